@@ -1,0 +1,176 @@
+//! Each gate of an automatic failover, looked at with the numbers of this moment.
+
+use crate::condition::{Condition, Gate};
+use crate::guardian::Workload;
+use crate::health::Judgement;
+use crate::names::{AgentName, RegionName};
+use crate::policy::ConnectivityPolicy;
+use crate::reason::Reason;
+use crate::sighting::DatabaseState;
+use crate::status::Verdict;
+use crate::survey::Witnesses;
+use crate::time::Moment;
+
+/// Everything that the gates are looked at with.
+#[derive(Clone, Copy)]
+pub(crate) struct Gates<'a> {
+    pub(crate) agent: &'a AgentName,
+    pub(crate) connectivity: &'a ConnectivityPolicy,
+    pub(crate) witnesses: &'a Witnesses,
+    pub(crate) workload: &'a Workload,
+    pub(crate) now: Moment,
+}
+
+impl Gates<'_> {
+    /// All gates, in order.
+    pub(crate) fn conditions(&self) -> Vec<Condition> {
+        let judged = self.judged(&self.workload.ledger.primary);
+        let looked = [
+            (Gate::PrimaryLost, self.primary_lost(&judged)),
+            (Gate::Connectivity, self.connectivity(&judged)),
+            (Gate::Quorum, self.quorum()),
+            (Gate::NotPaused, self.not_paused()),
+            (Gate::NoRunOpen, self.no_run_open()),
+            (Gate::TargetAnswers, self.target().map(|region| Reason::TargetAnswers { region })),
+            (Gate::Identity, self.identity()),
+            (Gate::Cooldown, self.cooldown()),
+            (Gate::Budget, self.budget()),
+            (Gate::HoldOff, self.hold_off()),
+        ];
+        let conditions = looked.into_iter().map(|(gate, result)| match result {
+            Ok(reason) => Condition { gate, holds: true, reason },
+            Err(reason) => Condition { gate, holds: false, reason },
+        });
+        conditions.collect()
+    }
+
+    /// How this agent judges a region.
+    pub(crate) fn judged(&self, region: &RegionName) -> Judgement {
+        let w = self.workload;
+        w.survey.judge(&w.policy, self.agent, region, &w.ledger.primary, self.now)
+    }
+
+    fn primary_lost(&self, judged: &Judgement) -> Result<Reason, Reason> {
+        let reason = Reason::PrimaryVerdict {
+            region: self.workload.ledger.primary.clone(),
+            verdict: judged.verdict,
+            because: Box::new(judged.reason.clone()),
+        };
+        if judged.verdict == Verdict::Lost { Ok(reason) } else { Err(reason) }
+    }
+
+    fn connectivity(&self, judged: &Judgement) -> Result<Reason, Reason> {
+        let freshness = self.workload.policy.failover.freshness;
+        let since = judged.since.filter(|_| judged.verdict == Verdict::Lost);
+        self.witnesses.proof(self.agent, self.connectivity, self.now, freshness, since)
+    }
+
+    fn quorum(&self) -> Result<Reason, Reason> {
+        let (w, needed) = (self.workload, self.workload.policy.failover.quorum);
+        let region = &w.ledger.primary;
+        let votes = w.survey.vantages().filter(|vantage| {
+            let judged = w.survey.judge(&w.policy, vantage, region, region, self.now);
+            let freshness = w.policy.failover.freshness;
+            let proof =
+                || self.witnesses.proof(vantage, self.connectivity, self.now, freshness, judged.since);
+            judged.verdict == Verdict::Lost && proof().is_ok()
+        });
+        let lost = votes.count();
+        let reason = Reason::Quorum { region: region.clone(), lost, needed };
+        if lost >= needed && needed > 0 { Ok(reason) } else { Err(reason) }
+    }
+
+    fn not_paused(&self) -> Result<Reason, Reason> {
+        match &self.workload.ledger.pause {
+            Some(pause) if self.now < pause.until => Err(Reason::PausedUntil {
+                until: pause.until,
+                by: pause.by.clone(),
+                why: pause.reason.clone(),
+            }),
+            _ => Ok(Reason::NotPaused),
+        }
+    }
+
+    fn no_run_open(&self) -> Result<Reason, Reason> {
+        let run = self.workload.ledger.phase.run();
+        run.map_or(Ok(Reason::NoRunOpen), |run| Err(Reason::RunOpen { run: run.id().clone() }))
+    }
+
+    /// The region that would take over: the first in the operator's order that answers.
+    pub(crate) fn target(&self) -> Result<RegionName, Reason> {
+        let w = self.workload;
+        let mut shut = None;
+        for region in w.policy.regions().filter(|r| **r != w.ledger.primary) {
+            match self.target_answers(region) {
+                Ok(()) => return Ok(region.clone()),
+                Err(reason) => shut = shut.or(Some(reason)),
+            }
+        }
+        Err(shut.unwrap_or(Reason::NoTarget))
+    }
+
+    /// Whether a region could take over.
+    pub(crate) fn target_answers(&self, region: &RegionName) -> Result<(), Reason> {
+        let w = self.workload;
+        w.survey
+            .answers(&w.policy, self.agent, region, self.now)
+            .map_err(|because| Reason::TargetDown { region: region.clone(), because: Box::new(because) })
+    }
+
+    /// Whether each database's cluster is known, and the target's standby belongs to it.
+    fn identity(&self) -> Result<Reason, Reason> {
+        let target = self.target().ok();
+        self.identity_of(target.as_ref())
+    }
+
+    /// The same, for a target that a person chose.
+    pub(crate) fn identity_of(&self, target: Option<&RegionName>) -> Result<Reason, Reason> {
+        let w = self.workload;
+        let mut known = Reason::Automatic;
+        for (database, pinned) in &w.policy.databases {
+            let wanted = pinned.or_else(|| w.ledger.identities.get(database).copied());
+            let wanted = wanted.ok_or_else(|| Reason::IdentityUnknown { database: database.clone() })?;
+            known = Reason::IdentityKnown { database: database.clone(), system: wanted };
+            let Some(region) = target else { continue };
+            let Some((_, sample)) = w.survey.sample(region, database) else { continue };
+            let (database, region) = (database.clone(), region.clone());
+            if sample.system != wanted {
+                return Err(Reason::WrongCluster { database, region, found: sample.system, wanted });
+            }
+            if matches!(sample.state, DatabaseState::Primary { .. }) {
+                return Err(Reason::TwoPrimaries { database, region });
+            }
+        }
+        Ok(known)
+    }
+
+    fn cooldown(&self) -> Result<Reason, Reason> {
+        let w = self.workload;
+        let ends = w.ledger.moves.last().map(|(at, _)| *at + w.policy.failover.cooldown);
+        match ends {
+            Some(ends) if self.now < ends => Err(Reason::Cooling { left: ends.since(self.now) }),
+            _ => Ok(Reason::CooledDown),
+        }
+    }
+
+    fn budget(&self) -> Result<Reason, Reason> {
+        let (moves, policy) = (&self.workload.ledger.moves, &self.workload.policy.failover);
+        let recent =
+            moves.iter().filter(|(at, automatic)| *automatic && self.now.since(*at) < policy.budget_window);
+        let (used, budget, window) = (recent.count(), policy.budget, policy.budget_window);
+        if used < budget {
+            Ok(Reason::BudgetLeft { used, budget })
+        } else {
+            Err(Reason::BudgetSpent { used, budget, window })
+        }
+    }
+
+    fn hold_off(&self) -> Result<Reason, Reason> {
+        let w = self.workload;
+        let ends = w.ledger.fruitless.map(|at| at + w.policy.failover.freshness);
+        match ends {
+            Some(ends) if self.now < ends => Err(Reason::HeldOff { left: ends.since(self.now) }),
+            _ => Ok(Reason::NoRunOpen),
+        }
+    }
+}

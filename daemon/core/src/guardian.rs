@@ -1,0 +1,473 @@
+//! The one decider: given the moment and an event, what is to be done.
+//!
+//! **Invariant:** [`Guardian::decide`] is the only place where anything is decided.
+//! **Invariant:** the same policy, records and events give the same decisions, byte for byte.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lifeboat_runbooks::Runbook;
+
+use crate::condition::Condition;
+use crate::decision::{Decision, Notice, Severity};
+use crate::event::{Event, Witnessing};
+use crate::forecast::Forecast;
+use crate::gates::Gates;
+use crate::ledger::Ledger;
+use crate::machine::{Happening, Phase, Reaction};
+use crate::names::{AgentName, Epoch, RegionName, RunId, WorkloadName};
+use crate::order::{Answer, Order};
+use crate::plan::{Move, Plan};
+use crate::policy::{ConnectivityPolicy, Policy, WorkloadPolicy};
+use crate::reason::Reason;
+use crate::record::{Record, Stamped};
+use crate::sighting::{DatabaseState, Evidence, Sighting};
+use crate::status::Verdict;
+use crate::survey::{Survey, Witnesses, troubled};
+use crate::time::Moment;
+
+/// A primary that is doubtful for this long is worth waking someone, well before it is lost.
+/// With the probes' own time-outs this keeps "alert within 30 s" (DESIGN.md).
+const DOUBT_WORTH_A_NOTICE: Duration = Duration::from_secs(15);
+
+/// One workload as the guardian knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Workload {
+    pub(crate) policy: WorkloadPolicy,
+    pub(crate) ledger: Ledger,
+    pub(crate) survey: Survey,
+    /// The trouble that people were told of, so that they are told once.
+    told: Told,
+}
+
+/// What people were told since this agent started.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    doubt_since: Option<Moment>,
+    doubt: bool,
+    second_primary: Option<Reason>,
+}
+
+/// Who decides.
+#[derive(Clone, Debug)]
+pub struct Guardian {
+    agent: AgentName,
+    version: String,
+    connectivity: ConnectivityPolicy,
+    runbook: Runbook,
+    pub(crate) workloads: BTreeMap<WorkloadName, Workload>,
+    pub(crate) witnesses: Witnesses,
+    started: Option<Moment>,
+}
+
+/// What happens while one decision is made: where it comes from, and what it has come to so far.
+pub(crate) struct Deciding<'a> {
+    pub(crate) agent: &'a AgentName,
+    pub(crate) connectivity: &'a ConnectivityPolicy,
+    pub(crate) witnesses: &'a Witnesses,
+    pub(crate) runbook: &'a Runbook,
+    pub(crate) workload: &'a mut Workload,
+    pub(crate) now: Moment,
+    pub(crate) decision: Decision,
+}
+
+impl Guardian {
+    /// A guardian that has read its record; `failover` is the runbook it follows.
+    pub fn restore(policy: Policy, failover: Runbook, version: &str, records: &[Stamped]) -> Self {
+        let workloads = policy.workloads.into_iter().map(|(name, policy)| {
+            let ledger = Ledger::new(&policy);
+            (name, Workload { policy, ledger, survey: Survey::default(), told: Told::default() })
+        });
+        let mut guardian = Self {
+            agent: policy.agent,
+            version: version.to_owned(),
+            connectivity: policy.connectivity,
+            runbook: failover,
+            workloads: workloads.collect(),
+            witnesses: Witnesses::default(),
+            started: None,
+        };
+        for stamped in records {
+            let workload = stamped.record.workload().and_then(|name| guardian.workloads.get_mut(name));
+            if let Some(workload) = workload {
+                workload.ledger.apply(stamped.at, &stamped.record);
+            }
+        }
+        guardian
+    }
+
+    /// What is to be done about an event, now. Moments must not run backwards.
+    pub fn decide(&mut self, now: Moment, event: Event) -> Decision {
+        match event {
+            Event::Started => self.start(now),
+            Event::Tick => self.every(now, Happening::Assessed),
+            Event::Sighted(sighting) => self.sight(now, &sighting),
+            Event::Witnessed(witnessing) => self.witness(now, witnessing),
+            Event::Ordered(order) => self.order(now, order),
+            Event::StepEnded { workload, run, step, attempt, outcome } => {
+                self.with(now, &workload, |deciding| match deciding.reaction(Happening::StepEnded) {
+                    Reaction::TakeOutcome => deciding.take_outcome(&run, &step, attempt, outcome),
+                    _ => {}
+                })
+            }
+        }
+    }
+
+    fn start(&mut self, now: Moment) -> Decision {
+        self.started = Some(now);
+        let record = Record::AgentStarted { agent: self.agent.clone(), version: self.version.clone() };
+        let mut decision = Decision { records: vec![record], ..Decision::default() };
+        decision.join(self.every(now, Happening::Started));
+        decision
+    }
+
+    fn every(&mut self, now: Moment, happening: Happening) -> Decision {
+        let names: Vec<WorkloadName> = self.workloads.keys().cloned().collect();
+        let mut decision = Decision::default();
+        for name in names {
+            decision.join(self.assess(now, &name, happening));
+        }
+        decision
+    }
+
+    fn sight(&mut self, now: Moment, sighting: &Sighting) -> Decision {
+        let Some(workload) = self.workloads.get_mut(&sighting.workload) else { return Decision::default() };
+        let changed = workload.survey.note(&workload.policy, sighting);
+        let learned = workload.learned(sighting);
+        if !changed && learned.is_empty() {
+            return Decision::default();
+        }
+        let name = sighting.workload.clone();
+        let mut decision = self.with(now, &name, |deciding| {
+            learned.into_iter().for_each(|record| deciding.write(record));
+        });
+        decision.join(self.assess(now, &name, Happening::Assessed));
+        decision
+    }
+
+    fn witness(&mut self, now: Moment, witnessing: Witnessing) -> Decision {
+        self.witnesses.note(witnessing);
+        // Only a workload whose primary is in trouble waits for a proof.
+        let troubled = self.workloads.values().any(|w| !matches!(w.ledger.phase, Phase::Guarding));
+        if troubled { self.every(now, Happening::Assessed) } else { Decision::default() }
+    }
+
+    fn order(&mut self, now: Moment, order: Order) -> Decision {
+        let found = match &order {
+            Order::Failover { workload, .. }
+            | Order::Pause { workload, .. }
+            | Order::Resume { workload, .. } => {
+                let known = self.workloads.keys().cloned().collect();
+                let name = self.workloads.contains_key(workload).then(|| workload.clone());
+                name.ok_or_else(|| Reason::UnknownWorkload { workload: workload.clone(), known })
+            }
+            Order::Approve { run, .. } => {
+                self.workload_of(run).ok_or_else(|| Reason::UnknownRun { run: run.clone() })
+            }
+        };
+        match found {
+            Ok(name) => self.with(now, &name, |deciding| deciding.obey(order)),
+            Err(reason) => Decision { answer: Some(Answer::Refused { reason }), ..Decision::default() },
+        }
+    }
+
+    /// The workload whose open or newest run this is.
+    fn workload_of(&self, run: &RunId) -> Option<WorkloadName> {
+        let mut all = self.workloads.iter();
+        let found = all.find(|(_, w)| {
+            w.ledger.phase.run().is_some_and(|open| open.id() == run)
+                || w.ledger.last_run.as_ref() == Some(run)
+        });
+        found.map(|(name, _)| name.clone())
+    }
+
+    fn assess(&mut self, now: Moment, name: &WorkloadName, happening: Happening) -> Decision {
+        let started = self.started;
+        self.with(now, name, |deciding| {
+            deciding.note_verdicts(started);
+            deciding.end_pause();
+            match deciding.reaction(happening) {
+                Reaction::Consider => deciding.consider(),
+                Reaction::Advance => deciding.advance(),
+                Reaction::Recover => deciding.recover(),
+                _ => {}
+            }
+        })
+    }
+
+    fn with(&mut self, now: Moment, name: &WorkloadName, act: impl FnOnce(&mut Deciding<'_>)) -> Decision {
+        let Some(workload) = self.workloads.get_mut(name) else { return Decision::default() };
+        let mut deciding = Deciding {
+            agent: &self.agent,
+            connectivity: &self.connectivity,
+            witnesses: &self.witnesses,
+            runbook: &self.runbook,
+            workload,
+            now,
+            decision: Decision::default(),
+        };
+        act(&mut deciding);
+        deciding.decision
+    }
+
+    /// Where each workload lives, and under which epoch.
+    pub fn beliefs(&self) -> BTreeMap<WorkloadName, (RegionName, Epoch)> {
+        let all = self.workloads.iter();
+        all.map(|(name, w)| (name.clone(), (w.ledger.primary.clone(), w.ledger.epoch))).collect()
+    }
+
+    /// What an automatic failover of the workload would need, now.
+    pub fn conditions(&self, workload: &WorkloadName, now: Moment) -> Option<Vec<Condition>> {
+        self.workloads.get(workload).map(|w| self.gates(w, now).conditions())
+    }
+
+    pub(crate) fn gates<'a>(&'a self, workload: &'a Workload, now: Moment) -> Gates<'a> {
+        Gates {
+            agent: &self.agent,
+            connectivity: &self.connectivity,
+            witnesses: &self.witnesses,
+            workload,
+            now,
+        }
+    }
+
+    /// The plan that a failover would carry out now, and how long it would take. Touches nothing.
+    ///
+    /// # Errors
+    /// The reason why there is no plan.
+    pub fn plan(
+        &self,
+        workload: &WorkloadName,
+        to: Option<&RegionName>,
+        now: Moment,
+    ) -> Result<(Plan, Forecast), Reason> {
+        let found = self.workloads.get(workload).ok_or_else(|| Reason::UnknownWorkload {
+            workload: workload.clone(),
+            known: self.workloads.keys().cloned().collect(),
+        })?;
+        let to = match to {
+            Some(region) => found.standby(region)?,
+            None => self.gates(found, now).target().or_else(|reason| found.first_standby().ok_or(reason))?,
+        };
+        let plan = found.plan(&self.runbook, to)?;
+        let forecast = Forecast::of(&plan, &found.policy, &found.ledger.timings);
+        Ok((plan, forecast))
+    }
+
+    /// Who this is.
+    pub const fn agent(&self) -> &AgentName {
+        &self.agent
+    }
+
+    pub(crate) const fn connectivity(&self) -> &ConnectivityPolicy {
+        &self.connectivity
+    }
+}
+
+impl Workload {
+    /// The cluster of a primary that is seen for the first time.
+    fn learned(&self, sighting: &Sighting) -> Vec<Record> {
+        let Ok(Evidence::Database(sample)) = &sighting.look else { return Vec::new() };
+        let primary =
+            matches!(sample.state, DatabaseState::Primary { .. }) && sighting.region == self.ledger.primary;
+        let known = self.ledger.identities.contains_key(&sample.database);
+        let pinned = self.policy.databases.get(&sample.database).copied().flatten();
+        if !primary || known || pinned.is_some_and(|pinned| pinned != sample.system) {
+            return Vec::new();
+        }
+        let (workload, database) = (self.policy.name.clone(), sample.database.clone());
+        vec![Record::IdentityLearned { workload, database, system: sample.system }]
+    }
+
+    pub(crate) fn standby(&self, region: &RegionName) -> Result<RegionName, Reason> {
+        let workload = self.policy.name.clone();
+        if *region == self.ledger.primary {
+            return Err(Reason::AlreadyThere { workload, region: region.clone() });
+        }
+        if !self.policy.regions().any(|r| r == region) {
+            let known = self.policy.regions().filter(|r| **r != self.ledger.primary).cloned().collect();
+            return Err(Reason::UnknownRegion { workload, region: region.clone(), known });
+        }
+        Ok(region.clone())
+    }
+
+    fn first_standby(&self) -> Option<RegionName> {
+        self.policy.regions().find(|r| **r != self.ledger.primary).cloned()
+    }
+
+    /// Binds the runbook to a move to `to`, under the next epoch.
+    pub(crate) fn plan(&self, runbook: &Runbook, to: RegionName) -> Result<Plan, Reason> {
+        let movement = Move { from: self.ledger.primary.clone(), to, epoch: self.ledger.epoch.next() };
+        Plan::bind(runbook, &self.policy, &self.ledger.identities, &movement)
+    }
+}
+
+impl Deciding<'_> {
+    pub(crate) fn reaction(&self, happening: Happening) -> Reaction {
+        self.workload.ledger.phase.react(happening)
+    }
+
+    /// Writes a record down and takes it in: the one way durable state changes.
+    pub(crate) fn write(&mut self, record: Record) {
+        self.workload.ledger.apply(self.now, &record);
+        self.decision.records.push(record);
+    }
+
+    pub(crate) fn tell(&mut self, severity: Severity, reason: Reason) {
+        let run = self.workload.ledger.phase.run();
+        let notice = Notice {
+            workload: self.workload.policy.name.clone(),
+            severity,
+            run: run.map(|r| r.id().clone()),
+            loss: run.and_then(|r| r.loss.clone()),
+            reason,
+        };
+        self.decision.notices.push(notice);
+    }
+
+    pub(crate) fn gates(&self) -> Gates<'_> {
+        Gates {
+            agent: self.agent,
+            connectivity: self.connectivity,
+            witnesses: self.witnesses,
+            workload: self.workload,
+            now: self.now,
+        }
+    }
+
+    pub(crate) fn name(&self) -> WorkloadName {
+        self.workload.policy.name.clone()
+    }
+
+    /// Records each region that looks different than it was last recorded.
+    fn note_verdicts(&mut self, started: Option<Moment>) {
+        let regions: Vec<RegionName> = self.workload.policy.regions().cloned().collect();
+        let freshness = self.workload.policy.failover.freshness;
+        let young = started.is_none_or(|at| self.now.since(at) < freshness);
+        for region in regions {
+            // Just after the start nothing has been seen yet, and that is no reason to doubt.
+            if young && !self.workload.survey.complete(&self.workload.policy, self.agent, &region) {
+                continue;
+            }
+            let judged = self.gates().judged(&region);
+            let known = self.workload.ledger.verdicts.get(&region).copied();
+            let primary = region == self.workload.ledger.primary;
+            if known != Some(judged.verdict) {
+                let (workload, reason) = (self.name(), judged.reason.clone());
+                self.write(Record::VerdictChanged { workload, region, verdict: judged.verdict, reason });
+                self.tell_verdict(primary, known, judged.verdict, &judged.reason);
+            }
+            if primary {
+                self.note_doubt(judged.verdict, judged.reason);
+            }
+        }
+        self.note_second_primary();
+    }
+
+    fn tell_verdict(&mut self, primary: bool, before: Option<Verdict>, verdict: Verdict, reason: &Reason) {
+        match (primary, verdict) {
+            (true, Verdict::Lost) => self.tell(Severity::Critical, reason.clone()),
+            (false, Verdict::Lost) => self.tell(Severity::Warning, reason.clone()),
+            (true, Verdict::Healthy) if before == Some(Verdict::Lost) || self.workload.told.doubt => {
+                self.tell(Severity::Info, reason.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells people once of a primary that stays doubtful.
+    fn note_doubt(&mut self, verdict: Verdict, reason: Reason) {
+        let (now, told) = (self.now, &mut self.workload.told);
+        if !troubled(verdict) {
+            *told = Told { second_primary: told.second_primary.take(), ..Told::default() };
+            return;
+        }
+        let since = *told.doubt_since.get_or_insert(now);
+        let due = since + DOUBT_WORTH_A_NOTICE;
+        if verdict != Verdict::Doubtful || told.doubt {
+            return;
+        }
+        if now >= due {
+            told.doubt = true;
+            self.tell(Severity::Warning, reason);
+        } else {
+            self.decision.wake_at(due);
+        }
+    }
+
+    fn note_second_primary(&mut self) {
+        let w = &self.workload;
+        let open = w.ledger.phase.run().is_some();
+        let second = w.survey.second_primary(&w.policy, &w.ledger.primary, self.now).filter(|_| !open);
+        if second != self.workload.told.second_primary {
+            self.workload.told.second_primary.clone_from(&second);
+            if let Some(reason) = second {
+                self.tell(Severity::Critical, reason);
+            }
+        }
+    }
+
+    fn end_pause(&mut self) {
+        let until = self.workload.ledger.pause.as_ref().map(|pause| pause.until);
+        match until {
+            Some(until) if self.now >= until => {
+                let workload = self.name();
+                self.write(Record::Resumed { workload, by: None });
+            }
+            Some(until) => self.decision.wake_at(until),
+            None => {}
+        }
+    }
+
+    /// Opens a run when every gate is open; otherwise, while the primary is lost, says which is shut.
+    fn consider(&mut self) {
+        // Health first, and cheaply: all other gates matter only when the primary is lost.
+        if self.workload.ledger.verdicts.get(&self.workload.ledger.primary) != Some(&Verdict::Lost) {
+            return;
+        }
+        let gates = self.gates();
+        let shut = gates.conditions().into_iter().find(|condition| !condition.holds);
+        let target = gates.target();
+        match (shut, target) {
+            (None, Ok(to)) => self.open_automatic(to),
+            (Some(shut), _) => self.decline(shut),
+            (None, Err(_)) => {}
+        }
+    }
+
+    fn open_automatic(&mut self, to: RegionName) {
+        let region = self.workload.ledger.primary.clone();
+        let because = Box::new(self.gates().judged(&region).reason);
+        let reason = Reason::PrimaryLost { region, because };
+        if let Err(reason) = self.open(to, crate::record::Trigger::Automatic, reason) {
+            self.decline(Condition { gate: crate::condition::Gate::Identity, holds: false, reason });
+        }
+    }
+
+    fn decline(&mut self, shut: Condition) {
+        if self.workload.ledger.declined == Some(shut.gate) {
+            return;
+        }
+        let workload = self.name();
+        self.write(Record::Declined { workload, gate: shut.gate, reason: shut.reason.clone() });
+        self.tell(Severity::Critical, shut.reason);
+    }
+}
+
+impl Decision {
+    /// Adds what another decision of the same moment came to.
+    fn join(&mut self, other: Self) {
+        self.records.extend(other.records);
+        self.commands.extend(other.commands);
+        self.notices.extend(other.notices);
+        self.answer = self.answer.take().or(other.answer);
+        if let Some(wake) = other.wake {
+            self.wake_at(wake);
+        }
+    }
+
+    /// Asks to be asked again at this moment at the latest.
+    pub(crate) fn wake_at(&mut self, moment: Moment) {
+        self.wake = Some(self.wake.map_or(moment, |known| known.min(moment)));
+    }
+}

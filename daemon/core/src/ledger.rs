@@ -1,0 +1,181 @@
+//! What is known for sure of one workload: the state that its records make.
+//!
+//! **Invariant:** nothing changes here but by [`Ledger::apply`], live and in replay alike; so the state
+//! after a restart is the state before it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::condition::Gate;
+use crate::machine::Phase;
+use crate::names::{DatabaseName, Epoch, RegionName, RunId, StepName, SystemIdentifier};
+use crate::outcome::Outcome;
+use crate::policy::WorkloadPolicy;
+use crate::record::{Ending, Record, Trigger};
+use crate::run::{Progress, Run};
+use crate::status::Verdict;
+use crate::time::Moment;
+
+/// How many durations of each step are kept for the forecast.
+const TIMINGS_KEPT: usize = 20;
+
+/// How many ended runs are kept for cooldown and budget; more than any sensible budget.
+const MOVES_KEPT: usize = 64;
+
+/// The durable state of one workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Where it lives.
+    pub primary: RegionName,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The cluster of each database, as first seen.
+    pub identities: BTreeMap<DatabaseName, SystemIdentifier>,
+    /// How each region was last recorded to look.
+    pub verdicts: BTreeMap<RegionName, Verdict>,
+    /// The shut gate that was last recorded, while the primary is lost.
+    pub declined: Option<Gate>,
+    /// What is going on.
+    pub phase: Phase,
+    /// Whether automatic action is paused.
+    pub pause: Option<Pause>,
+    /// When the workload moved, and whether by itself; oldest first.
+    pub moves: Vec<(Moment, bool)>,
+    /// When a run last ended without moving anything.
+    pub fruitless: Option<Moment>,
+    /// How long the newest attempts of each step took.
+    pub timings: BTreeMap<StepName, Vec<Duration>>,
+    /// The newest run that ended.
+    pub last_run: Option<RunId>,
+}
+
+/// A pause of automatic action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Who paused it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Until when.
+    pub until: Moment,
+}
+
+impl Ledger {
+    /// A workload of which nothing is on record.
+    pub fn new(policy: &WorkloadPolicy) -> Self {
+        Self {
+            primary: policy.home.clone(),
+            epoch: Epoch::default(),
+            identities: BTreeMap::new(),
+            verdicts: BTreeMap::new(),
+            declined: None,
+            phase: Phase::Guarding,
+            pause: None,
+            moves: Vec::new(),
+            fruitless: None,
+            timings: BTreeMap::new(),
+            last_run: None,
+        }
+    }
+
+    /// Takes one record in.
+    pub fn apply(&mut self, at: Moment, record: &Record) {
+        match record {
+            Record::AgentStarted { .. } => {}
+            Record::VerdictChanged { region, verdict, .. } => self.apply_verdict(region, *verdict),
+            Record::IdentityLearned { database, system, .. } => {
+                self.identities.insert(database.clone(), *system);
+            }
+            Record::Declined { gate, .. } => self.declined = Some(*gate),
+            Record::RunOpened { plan, trigger, .. } => {
+                self.epoch = plan.epoch;
+                self.declined = None;
+                self.phase = Phase::FailingOver(Box::new(Run::open((**plan).clone(), trigger.clone(), at)));
+            }
+            Record::StepStarted { .. }
+            | Record::StepEnded { .. }
+            | Record::LossMeasured { .. }
+            | Record::Asked { .. }
+            | Record::Approved { .. } => self.apply_to_run(at, record),
+            Record::PrimaryMoved { region, .. } => self.apply_move(at, region),
+            Record::Stranded { reason, .. } => self.swap_phase(|phase| match phase {
+                Phase::FailingOver(run) => Phase::Stranded(run, reason.clone()),
+                other => other,
+            }),
+            Record::Continued { .. } => {
+                self.swap_phase(|phase| match phase {
+                    Phase::Stranded(run, _) => Phase::FailingOver(run),
+                    other => other,
+                });
+                self.apply_to_run(at, record);
+            }
+            Record::RunEnded { run, ending, .. } => self.apply_end(at, run, *ending),
+            Record::Paused { by, reason, until, .. } => {
+                self.pause = Some(Pause { by: by.clone(), reason: reason.clone(), until: *until });
+            }
+            Record::Resumed { .. } => self.pause = None,
+        }
+    }
+
+    fn swap_phase(&mut self, change: impl FnOnce(Phase) -> Phase) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Guarding);
+        self.phase = change(phase);
+    }
+
+    fn apply_verdict(&mut self, region: &RegionName, verdict: Verdict) {
+        self.verdicts.insert(region.clone(), verdict);
+        if *region == self.primary {
+            self.settle();
+        }
+    }
+
+    /// Guarding or doubting, by how the primary was last recorded to look.
+    fn settle(&mut self) {
+        let verdict = self.verdicts.get(&self.primary).copied();
+        if verdict != Some(Verdict::Lost) {
+            self.declined = None;
+        }
+        match self.phase {
+            Phase::Guarding | Phase::Doubting => {
+                let healthy = verdict.is_none_or(|v| v == Verdict::Healthy);
+                self.phase = if healthy { Phase::Guarding } else { Phase::Doubting };
+            }
+            Phase::FailingOver(_) | Phase::Stranded(..) => {}
+        }
+    }
+
+    fn apply_to_run(&mut self, at: Moment, record: &Record) {
+        let Phase::FailingOver(run) = &mut self.phase else { return };
+        run.apply(at, record);
+        if let Record::StepEnded { step, outcome: Outcome::Succeeded(_), .. } = record {
+            let index = run.plan.steps.iter().position(|s| s.name == *step);
+            if let Some(Progress::Done { took }) = index.map(|i| &run.progress[i]) {
+                let timings = self.timings.entry(step.clone()).or_default();
+                timings.push(*took);
+                let extra = timings.len().saturating_sub(TIMINGS_KEPT);
+                timings.drain(..extra);
+            }
+        }
+    }
+
+    fn apply_move(&mut self, at: Moment, region: &RegionName) {
+        let automatic = self.phase.run().is_some_and(|run| run.trigger == Trigger::Automatic);
+        self.primary = region.clone();
+        self.moves.push((at, automatic));
+        let extra = self.moves.len().saturating_sub(MOVES_KEPT);
+        self.moves.drain(..extra);
+        self.declined = None;
+    }
+
+    fn apply_end(&mut self, at: Moment, run: &RunId, ending: Ending) {
+        self.last_run = Some(run.clone());
+        self.phase = Phase::Guarding;
+        match ending {
+            Ending::Done => self.fruitless = None,
+            Ending::Failed | Ending::Abandoned | Ending::Lapsed => self.fruitless = Some(at),
+        }
+        self.settle();
+    }
+}

@@ -1,0 +1,202 @@
+//! How much would be lost, as numbers, before anything is promoted.
+//!
+//! lifeboat writes heartbeats through the primary's own commit path. What a standby has replayed holds
+//! every commit up to its newest heartbeat, so the loss is at most the time since that heartbeat was
+//! stamped. When the primary acknowledged nothing without the standby's word, nothing is lost.
+//!
+//! **Invariant:** what is not known is `None`, and is never taken as zero.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{DatabaseName, Lsn};
+use crate::outcome::TargetPosition;
+use crate::time::{self, Moment};
+
+/// The loss that a promotion now would mean, over all databases of the workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Writes acknowledged in at most this long are lost. None: unknown.
+    #[serde(with = "time::millis_option")]
+    pub at_most: Option<Duration>,
+    /// Bytes of log that the primary was seen to have and the target lacks. None: unknown.
+    pub bytes: Option<u64>,
+    /// How old the newest sample of the primary is, at the moment of the measurement. None: there is none.
+    #[serde(with = "time::millis_option")]
+    pub sample_age: Option<Duration>,
+    /// When the newest heartbeat on the target was stamped. None: it holds none.
+    pub newest_heartbeat: Option<Moment>,
+    /// What the bound rests on.
+    pub basis: Basis,
+}
+
+/// What the bound rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Basis {
+    /// The newest heartbeat that the target has replayed.
+    Heartbeat,
+    /// The primary was seen to acknowledge nothing without the target's word.
+    Synchronous,
+}
+
+/// What was last seen of a primary database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrimarySample {
+    /// When.
+    pub at: Moment,
+    /// Where its log ended.
+    pub written: Lsn,
+    /// Whether it acknowledged nothing without the word of the standby with this name.
+    pub synchronous: std::collections::BTreeSet<String>,
+    /// Whether this was the last thing seen before the trouble began, and not long before it.
+    pub continuous: bool,
+}
+
+impl Loss {
+    /// Measures the loss over all databases: the worst of each number.
+    pub fn measure(
+        now: Moment,
+        positions: &BTreeMap<DatabaseName, TargetPosition>,
+        samples: &BTreeMap<DatabaseName, PrimarySample>,
+    ) -> Self {
+        let each =
+            positions.iter().map(|(database, target)| Self::of_one(now, target, samples.get(database)));
+        each.reduce(Self::worst).unwrap_or(Self {
+            at_most: Some(Duration::ZERO),
+            bytes: Some(0),
+            sample_age: Some(Duration::ZERO),
+            newest_heartbeat: None,
+            basis: Basis::Synchronous,
+        })
+    }
+
+    fn of_one(now: Moment, target: &TargetPosition, sample: Option<&PrimarySample>) -> Self {
+        let position = &target.position;
+        let synchronous = sample.is_some_and(|s| s.continuous && s.synchronous.contains(&position.name));
+        let behind = position.heartbeat.map(|stamped| now.since(stamped));
+        Self {
+            at_most: if synchronous { Some(Duration::ZERO) } else { behind },
+            bytes: sample.map(|s| s.written.ahead_of(position.received)),
+            sample_age: sample.map(|s| now.since(s.at)),
+            newest_heartbeat: position.heartbeat,
+            basis: if synchronous { Basis::Synchronous } else { Basis::Heartbeat },
+        }
+    }
+
+    fn worst(self, other: Self) -> Self {
+        let both = |a: Option<Duration>, b: Option<Duration>| Some(a?.max(b?));
+        Self {
+            at_most: both(self.at_most, other.at_most),
+            bytes: self.bytes.zip(other.bytes).map(|(a, b)| a.saturating_add(b)),
+            sample_age: both(self.sample_age, other.sample_age),
+            newest_heartbeat: self.newest_heartbeat.min(other.newest_heartbeat),
+            basis: if self.basis == other.basis { self.basis } else { Basis::Heartbeat },
+        }
+    }
+
+    /// The number that a person accepts, in whole seconds rounded up, or `unknown`.
+    pub fn token(&self) -> String {
+        self.at_most
+            .map_or_else(|| "unknown".to_owned(), |length| format!("{}s", length.as_millis().div_ceil(1000)))
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.at_most, self.basis) {
+            (None, _) => f.write_str("an unknown amount of writes")?,
+            (Some(_), Basis::Synchronous) => f.write_str("nothing, because the standby is synchronous")?,
+            (Some(length), Basis::Heartbeat) => write!(f, "the writes of at most {}", time::length(length))?,
+        }
+        match self.bytes {
+            Some(bytes) => write!(f, "; {bytes} bytes of log seen on the primary are missing")?,
+            None => f.write_str("; missing bytes unknown")?,
+        }
+        match self.sample_age {
+            Some(age) => write!(f, " (sample {} old)", time::length(age)),
+            None => f.write_str(" (the primary was not sampled since this agent started)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::names::{SystemIdentifier, Timeline};
+    use crate::sighting::StandbyPosition;
+
+    fn target(received: u64, heartbeat: Option<u64>) -> TargetPosition {
+        TargetPosition {
+            system: SystemIdentifier::new(7),
+            timeline: Timeline::new(1),
+            position: StandbyPosition {
+                received: Lsn::new(received),
+                replayed: Lsn::new(received),
+                heartbeat: heartbeat.map(Moment::from_millis),
+                epoch: None,
+                streaming: false,
+                name: "west".into(),
+            },
+        }
+    }
+
+    fn sample(at: u64, written: u64, synchronous: &[&str]) -> PrimarySample {
+        PrimarySample {
+            at: Moment::from_millis(at),
+            written: Lsn::new(written),
+            synchronous: synchronous.iter().map(|s| (*s).to_owned()).collect::<BTreeSet<_>>(),
+            continuous: true,
+        }
+    }
+
+    fn measured(target: TargetPosition, sample: Option<PrimarySample>) -> Loss {
+        let database = DatabaseName::new("orders");
+        let samples = sample.map(|s| (database.clone(), s)).into_iter().collect();
+        Loss::measure(Moment::from_millis(10_000), &[(database, target)].into(), &samples)
+    }
+
+    #[test]
+    fn the_newest_heartbeat_on_the_target_bounds_the_loss() {
+        let loss = measured(target(900, Some(7_500)), Some(sample(8_000, 1_000, &[])));
+        assert_eq!(loss.at_most, Some(Duration::from_millis(2_500)));
+        assert_eq!(loss.bytes, Some(100));
+        assert_eq!(loss.sample_age, Some(Duration::from_millis(2_000)));
+        assert_eq!(loss.token(), "3s");
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_zero() {
+        let loss = measured(target(900, None), None);
+        assert_eq!((loss.at_most, loss.bytes, loss.sample_age), (None, None, None));
+        assert_eq!(loss.token(), "unknown");
+    }
+
+    #[test]
+    fn a_synchronous_standby_loses_nothing() {
+        let loss = measured(target(900, Some(1)), Some(sample(8_000, 900, &["west"])));
+        assert_eq!((loss.at_most, loss.basis), (Some(Duration::ZERO), Basis::Synchronous));
+        let other = measured(target(900, Some(1)), Some(sample(8_000, 900, &["north"])));
+        assert_eq!((other.at_most, other.basis), (Some(Duration::from_millis(9_999)), Basis::Heartbeat));
+    }
+
+    #[test]
+    fn an_old_sample_of_a_synchronous_standby_proves_nothing() {
+        let mut old = sample(8_000, 900, &["west"]);
+        old.continuous = false;
+        assert_eq!(measured(target(900, Some(4_000)), Some(old)).basis, Basis::Heartbeat);
+    }
+
+    #[test]
+    fn the_worst_database_counts() {
+        let (a, b) = (DatabaseName::new("a"), DatabaseName::new("b"));
+        let positions = [(a.clone(), target(900, Some(9_000))), (b, target(500, None))].into();
+        let loss = Loss::measure(Moment::from_millis(10_000), &positions, &[(a, sample(1, 1, &[]))].into());
+        assert_eq!((loss.at_most, loss.bytes, loss.newest_heartbeat), (None, None, None));
+    }
+}

@@ -1,0 +1,136 @@
+//! The table: what each kind of event does in each phase.
+//!
+//! **Invariant:** every pair of phase and event has a row; there is no wildcard over events, so a new
+//! event does not compile until each phase has thought about it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::reason::Reason;
+use crate::run::Run;
+use crate::status::PhaseName;
+
+/// What is going on with a workload. What belongs to a phase lives in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Watching; all is well.
+    Guarding,
+    /// Watching; the primary region is not healthy.
+    Doubting,
+    /// A run is under way, or waits for a person.
+    FailingOver(Box<Run>),
+    /// A run stopped where neither forward nor back is safe without a person.
+    Stranded(Box<Run>, Reason),
+}
+
+/// The kinds of event that a workload's machine tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Happening {
+    /// The agent has started.
+    Started,
+    /// The health of its regions was judged anew, or time has passed.
+    Assessed,
+    /// An attempt at a step has ended.
+    StepEnded,
+    /// A person ordered a failover.
+    FailoverOrdered,
+    /// A person answered a question.
+    Approved,
+    /// A person paused automatic action.
+    PauseOrdered,
+    /// A person resumed it.
+    ResumeOrdered,
+}
+
+impl Happening {
+    /// All of them, for tables and tests.
+    pub const ALL: [Self; 7] = [
+        Self::Started,
+        Self::Assessed,
+        Self::StepEnded,
+        Self::FailoverOrdered,
+        Self::Approved,
+        Self::PauseOrdered,
+        Self::ResumeOrdered,
+    ];
+}
+
+/// What the guardian does about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reaction {
+    /// Look whether every gate is open; open a run, or say which gate is shut.
+    Consider,
+    /// Do what the run allows next.
+    Advance,
+    /// Start again the step that was under way when the agent died.
+    Recover,
+    /// Take the outcome of a step in.
+    TakeOutcome,
+    /// The outcome belongs to a run that is over: drop it.
+    Drop,
+    /// Open the run that a person ordered, if it can be.
+    OpenOrdered,
+    /// Let a stranded run go on.
+    Continue,
+    /// Take a person's answer in.
+    TakeAnswer,
+    /// Refuse: a run is open.
+    RefuseRunOpen,
+    /// Refuse: nothing is asked.
+    RefuseNothingAsked,
+    /// Take the pause in.
+    Pause,
+    /// Take the end of the pause in.
+    Resume,
+    /// Nothing: a person is needed, and has been told.
+    Hold,
+}
+
+impl Phase {
+    /// Its name.
+    pub const fn name(&self) -> PhaseName {
+        match self {
+            Self::Guarding => PhaseName::Guarding,
+            Self::Doubting => PhaseName::Doubting,
+            Self::FailingOver(_) => PhaseName::FailingOver,
+            Self::Stranded(..) => PhaseName::Stranded,
+        }
+    }
+
+    /// The run that is open in it.
+    pub fn run(&self) -> Option<&Run> {
+        match self {
+            Self::Guarding | Self::Doubting => None,
+            Self::FailingOver(run) | Self::Stranded(run, _) => Some(run),
+        }
+    }
+
+    /// The table.
+    pub const fn react(&self, happening: Happening) -> Reaction {
+        match (self, happening) {
+            (Self::Guarding | Self::Doubting, Happening::Started | Happening::Assessed) => Reaction::Consider,
+            (Self::Guarding | Self::Doubting, Happening::StepEnded) => Reaction::Drop,
+            (Self::Guarding | Self::Doubting, Happening::FailoverOrdered) => Reaction::OpenOrdered,
+            (Self::Guarding | Self::Doubting, Happening::Approved) => Reaction::RefuseNothingAsked,
+
+            (Self::FailingOver(_), Happening::Started) => Reaction::Recover,
+            (Self::FailingOver(_), Happening::Assessed) => Reaction::Advance,
+            (Self::FailingOver(_), Happening::StepEnded) => Reaction::TakeOutcome,
+            (Self::FailingOver(_), Happening::FailoverOrdered) => Reaction::RefuseRunOpen,
+            (Self::FailingOver(_), Happening::Approved) => Reaction::TakeAnswer,
+
+            (Self::Stranded(..), Happening::Started | Happening::Assessed) => Reaction::Hold,
+            (Self::Stranded(..), Happening::StepEnded) => Reaction::Drop,
+            (Self::Stranded(..), Happening::FailoverOrdered) => Reaction::Continue,
+            (Self::Stranded(..), Happening::Approved) => Reaction::RefuseNothingAsked,
+
+            (
+                Self::Guarding | Self::Doubting | Self::FailingOver(_) | Self::Stranded(..),
+                Happening::PauseOrdered,
+            ) => Reaction::Pause,
+            (
+                Self::Guarding | Self::Doubting | Self::FailingOver(_) | Self::Stranded(..),
+                Happening::ResumeOrdered,
+            ) => Reaction::Resume,
+        }
+    }
+}

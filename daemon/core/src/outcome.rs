@@ -1,0 +1,197 @@
+//! What came of a step: outputs, and faults that say what to do next.
+//!
+//! **Invariant:** "no answer" is [`FaultKind::Unclear`] or [`FaultKind::Unreachable`], never an output.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{DatabaseName, DnsName, Lsn, RegionName, SystemIdentifier, Timeline};
+use crate::sighting::StandbyPosition;
+use crate::time;
+
+/// What came of one attempt at a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The step's effect is there.
+    Succeeded(Output),
+    /// It is not, or nobody knows.
+    Failed(Fault),
+}
+
+/// What a step gives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Output {
+    /// How far each database of the target region has come.
+    Positions {
+        /// By database.
+        positions: BTreeMap<DatabaseName, TargetPosition>,
+    },
+    /// The old primary takes no more writes, with the proof for each database.
+    Fenced {
+        /// By database.
+        proofs: BTreeMap<DatabaseName, FenceProof>,
+    },
+    /// Each database of the target region is a primary.
+    Promoted {
+        /// By database.
+        promotions: BTreeMap<DatabaseName, Promotion>,
+    },
+    /// The target region serves: databases commit, probes answer.
+    Serving {
+        /// How long the slowest took to commit its first write, in milliseconds.
+        #[serde(with = "time::millis")]
+        first_write: Duration,
+    },
+    /// Each name says where the workload lives now.
+    Switched {
+        /// By name.
+        names: BTreeMap<DnsName, NameSwitched>,
+    },
+    /// Clients are seen at the new place.
+    Verified {
+        /// The census of each name.
+        censuses: BTreeMap<DnsName, Census>,
+        /// What the canary saw, when there is one.
+        canary: Option<Visit>,
+    },
+    /// The report is on record.
+    Reported,
+}
+
+/// Where a standby stands, just before it may be promoted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetPosition {
+    /// Which cluster it belongs to.
+    pub system: SystemIdentifier,
+    /// Its timeline.
+    pub timeline: Timeline,
+    /// How far it has come; all that was received is replayed when this is read.
+    pub position: StandbyPosition,
+}
+
+/// Why the old primary can be taken to accept no more writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum FenceProof {
+    /// It was made read only, its sessions were ended, and a write over a session that was open before
+    /// was refused.
+    WriteRefused {
+        /// The SQLSTATE of the refusal.
+        sqlstate: String,
+        /// How many sessions were ended.
+        sessions_ended: u64,
+    },
+    /// The isolate command succeeded, and the session that was open before is gone or refuses to write.
+    Isolated {
+        /// The command, as it was run.
+        command: Vec<String>,
+        /// What became of the session that was open before.
+        session: String,
+    },
+}
+
+/// What promoting a standby gave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promotion {
+    /// The timeline it writes now.
+    pub timeline: Timeline,
+    /// Where its own log begins.
+    pub switched_at: Option<Lsn>,
+    /// Whether it was a primary already, promoted by an earlier attempt of the same run.
+    pub already: bool,
+}
+
+/// What switching a name did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameSwitched {
+    /// What it says now.
+    pub values: BTreeSet<String>,
+    /// Whether it said so already.
+    pub already: bool,
+}
+
+/// What every server that may be asked for a name answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Census {
+    /// Servers that answer the new values.
+    pub agree: BTreeSet<String>,
+    /// Servers that do not, with what they said instead.
+    pub disagree: BTreeMap<String, String>,
+}
+
+/// What the canary saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visit {
+    /// The address that the name led to.
+    pub address: String,
+    /// How long the answer took, in milliseconds.
+    #[serde(with = "time::millis")]
+    pub took: Duration,
+}
+
+/// Why an attempt failed, in the four kinds that tell what to do next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// What decisions are made on.
+    pub kind: FaultKind,
+    /// Where it happened, when it happened in one region.
+    pub region: Option<RegionName>,
+    /// What a person reads; never decided on.
+    pub detail: String,
+}
+
+/// The kinds of fault, by what to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultKind {
+    /// Nothing was reached, nothing happened: look again.
+    Unreachable,
+    /// The world said no: doing it again changes nothing.
+    Refused,
+    /// It may have happened: look before anything.
+    Unclear,
+    /// Someone with a newer epoch is in charge: stop.
+    Stale,
+}
+
+impl Fault {
+    /// A fault of `kind`, with what a person reads.
+    pub fn new(kind: FaultKind, detail: impl Into<String>) -> Self {
+        Self { kind, region: None, detail: detail.into() }
+    }
+
+    /// The same fault, said of a region.
+    #[must_use]
+    pub fn in_region(mut self, region: &RegionName) -> Self {
+        self.region = Some(region.clone());
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind)?;
+        if let Some(region) = &self.region {
+            write!(f, " in {region}")?;
+        }
+        write!(f, ": {}", self.detail)
+    }
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unreachable => "unreachable",
+            Self::Refused => "refused",
+            Self::Unclear => "unclear",
+            Self::Stale => "stale",
+        })
+    }
+}
+
+impl std::error::Error for Fault {}

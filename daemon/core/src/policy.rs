@@ -1,0 +1,124 @@
+//! What the operator wants, as values: objectives, thresholds, gates.
+//!
+//! **Invariant:** a gate is a value here and a condition in `condition.rs`; no threshold is written in a
+//! code path. Names of adapters, addresses and files are not policy: they stay in the wiring.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::names::{AgentName, DatabaseName, DnsName, ProbeName, RegionName, SystemIdentifier, WorkloadName};
+
+/// All that decisions depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The agent that decides, which is also a vantage.
+    pub agent: AgentName,
+    /// How this agent proves its own connectivity.
+    pub connectivity: ConnectivityPolicy,
+    /// Each workload by its name.
+    pub workloads: BTreeMap<WorkloadName, WorkloadPolicy>,
+}
+
+/// How a vantage proves that its own network works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectivityPolicy {
+    /// How many witnesses are asked.
+    pub witnesses: usize,
+    /// How many must have answered, 1 to `witnesses`.
+    pub quorum: usize,
+}
+
+/// What is wanted for one workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadPolicy {
+    /// Its name.
+    pub name: WorkloadName,
+    /// Where it lives on a quiet day; where it lives now is on record.
+    pub home: RegionName,
+    /// Where it may move, in order of preference. With `home`, all its regions.
+    pub standbys: Vec<RegionName>,
+    /// How long it may be down, and how much data it may lose.
+    pub objectives: Objectives,
+    /// When to act without a person.
+    pub failover: FailoverPolicy,
+    /// How each probe is judged.
+    pub probes: BTreeMap<ProbeName, ProbePolicy>,
+    /// Its databases, with the cluster each must belong to where the operator named it.
+    pub databases: BTreeMap<DatabaseName, Option<SystemIdentifier>>,
+    /// Its DNS names.
+    pub names: BTreeMap<DnsName, NamePolicy>,
+    /// Whether a canary client is configured.
+    pub canary: bool,
+}
+
+impl WorkloadPolicy {
+    /// All regions of the workload, home first.
+    pub fn regions(&self) -> impl Iterator<Item = &RegionName> {
+        std::iter::once(&self.home).chain(&self.standbys)
+    }
+}
+
+/// The two promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Objectives {
+    /// Recovery time objective.
+    pub rto: Duration,
+    /// Recovery point objective.
+    pub rpo: Duration,
+}
+
+/// When to act without a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailoverPolicy {
+    /// Whether to act without a person at all.
+    pub mode: Mode,
+    /// How many vantages must see the primary as lost.
+    pub quorum: usize,
+    /// No automatic failover within this of the end of the last run.
+    pub cooldown: Duration,
+    /// How many automatic failovers are allowed within `budget_window`.
+    pub budget: usize,
+    /// The window of the budget.
+    pub budget_window: Duration,
+    /// A question to a person lapses after this.
+    pub approval_expires: Duration,
+    /// A sighting or a connectivity proof older than this is no evidence.
+    pub freshness: Duration,
+}
+
+/// Whether lifeboat acts without a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Acts when every condition holds.
+    Automatic,
+    /// Measures, then asks a person.
+    Supervised,
+}
+
+/// How one probe is judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbePolicy {
+    /// The region it looks at.
+    pub region: RegionName,
+    /// The database it looks at, when it is a database probe.
+    pub database: Option<DatabaseName>,
+    /// Whether the region is lost when this probe is down.
+    pub vital: bool,
+    /// Time between two looks, for forecasts.
+    pub interval: Duration,
+    /// Consecutive failures before it counts as down, 1 or more.
+    pub failures: u32,
+    /// Consecutive answers before it counts as up again, 1 or more.
+    pub recoveries: u32,
+    /// Failures that are only silence count after this long without an answer.
+    pub silence: Duration,
+}
+
+/// What a DNS name says, by region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamePolicy {
+    /// The record's time to live, as served.
+    pub ttl: Duration,
+    /// What it says when the workload lives in that region.
+    pub targets: BTreeMap<RegionName, BTreeSet<String>>,
+}

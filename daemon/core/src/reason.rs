@@ -1,0 +1,419 @@
+//! Why: the one value that log, status, journal and `explain` all print.
+//!
+//! **Invariant:** every refusal is a variant with its numbers; none is a text made up elsewhere.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::loss::Loss;
+use crate::names::{
+    AgentName, DatabaseName, ProbeName, RegionName, RunId, StepName, SystemIdentifier, WorkloadName,
+};
+use crate::order::Question;
+use crate::outcome::Fault;
+use crate::sighting::Failure;
+use crate::status::Verdict;
+use crate::time::{self, Moment};
+
+/// Why something is so, is done, or is not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "each field is named by the sentence that its variant prints")]
+pub enum Reason {
+    // Health.
+    AllAnswer {
+        region: RegionName,
+        probes: usize,
+    },
+    NotSeen {
+        region: RegionName,
+        probe: ProbeName,
+    },
+    ProbeFailing {
+        region: RegionName,
+        probe: ProbeName,
+        failures: u32,
+        needed: u32,
+        last: Failure,
+    },
+    ProbeSilent {
+        region: RegionName,
+        probe: ProbeName,
+        #[serde(with = "time::millis")]
+        silent: Duration,
+        #[serde(with = "time::millis")]
+        needed: Duration,
+        last: Failure,
+    },
+    ProbeDown {
+        region: RegionName,
+        probe: ProbeName,
+        failures: u32,
+        last: Failure,
+    },
+    ProbeInconclusive {
+        region: RegionName,
+        probe: ProbeName,
+        last: Failure,
+    },
+
+    // Conditions of an automatic failover.
+    PrimaryVerdict {
+        region: RegionName,
+        verdict: Verdict,
+        because: Box<Reason>,
+    },
+    Quorum {
+        region: RegionName,
+        lost: usize,
+        needed: usize,
+    },
+    Connectivity {
+        vantage: AgentName,
+        answered: usize,
+        witnesses: usize,
+        needed: usize,
+        #[serde(with = "time::millis_option")]
+        age: Option<Duration>,
+    },
+    ConnectivityBefore {
+        vantage: AgentName,
+        #[serde(with = "time::millis")]
+        before: Duration,
+    },
+    Automatic,
+    Supervised,
+    NotPaused,
+    PausedUntil {
+        until: Moment,
+        by: String,
+        why: String,
+    },
+    NoRunOpen,
+    RunOpen {
+        run: RunId,
+    },
+    TargetAnswers {
+        region: RegionName,
+    },
+    TargetDown {
+        region: RegionName,
+        because: Box<Reason>,
+    },
+    NoTarget,
+    IdentityKnown {
+        database: DatabaseName,
+        system: SystemIdentifier,
+    },
+    IdentityUnknown {
+        database: DatabaseName,
+    },
+    WrongCluster {
+        database: DatabaseName,
+        region: RegionName,
+        found: SystemIdentifier,
+        wanted: SystemIdentifier,
+    },
+    TwoPrimaries {
+        database: DatabaseName,
+        region: RegionName,
+    },
+    CooledDown,
+    Cooling {
+        #[serde(with = "time::millis")]
+        left: Duration,
+    },
+    BudgetLeft {
+        used: usize,
+        budget: usize,
+    },
+    BudgetSpent {
+        used: usize,
+        budget: usize,
+        #[serde(with = "time::millis")]
+        window: Duration,
+    },
+    HeldOff {
+        #[serde(with = "time::millis")]
+        left: Duration,
+    },
+
+    // Runs.
+    PrimaryLost {
+        region: RegionName,
+        because: Box<Reason>,
+    },
+    OrderedBy {
+        person: String,
+    },
+    Asking {
+        question: Question,
+        run: RunId,
+    },
+    StepFailed {
+        step: StepName,
+        attempts: u32,
+        fault: Fault,
+    },
+    PrimaryIsBack {
+        region: RegionName,
+    },
+    QuestionLapsed {
+        question: Question,
+    },
+    Recovered {
+        to: RegionName,
+        loss: Option<Loss>,
+        #[serde(with = "time::millis")]
+        took: Duration,
+    },
+    UnprovenWaived {
+        region: RegionName,
+        person: String,
+    },
+
+    // Refusals of orders.
+    UnknownWorkload {
+        workload: WorkloadName,
+        known: Vec<WorkloadName>,
+    },
+    UnknownRegion {
+        workload: WorkloadName,
+        region: RegionName,
+        known: Vec<RegionName>,
+    },
+    UnknownRun {
+        run: RunId,
+    },
+    AlreadyThere {
+        workload: WorkloadName,
+        region: RegionName,
+    },
+    PrimaryHealthy {
+        workload: WorkloadName,
+        region: RegionName,
+    },
+    RunEnded {
+        run: RunId,
+    },
+    NothingAsked {
+        run: RunId,
+    },
+    NotAccepted {
+        run: RunId,
+        question: Question,
+    },
+    WrongAcceptance {
+        run: RunId,
+        given: String,
+        question: Question,
+    },
+    NotPausedNow {
+        workload: WorkloadName,
+    },
+    StrandedElsewhere {
+        run: RunId,
+        to: RegionName,
+    },
+    PauseInThePast {
+        until: Moment,
+        now: Moment,
+    },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AllAnswer { .. }
+            | Self::NotSeen { .. }
+            | Self::ProbeFailing { .. }
+            | Self::ProbeSilent { .. }
+            | Self::ProbeDown { .. }
+            | Self::ProbeInconclusive { .. } => self.write_health(f),
+            Self::PrimaryLost { .. }
+            | Self::OrderedBy { .. }
+            | Self::Asking { .. }
+            | Self::StepFailed { .. }
+            | Self::PrimaryIsBack { .. }
+            | Self::QuestionLapsed { .. }
+            | Self::Recovered { .. }
+            | Self::UnprovenWaived { .. } => self.write_run(f),
+            Self::UnknownWorkload { .. }
+            | Self::UnknownRegion { .. }
+            | Self::UnknownRun { .. }
+            | Self::AlreadyThere { .. }
+            | Self::PrimaryHealthy { .. }
+            | Self::RunEnded { .. }
+            | Self::NothingAsked { .. }
+            | Self::NotAccepted { .. }
+            | Self::WrongAcceptance { .. }
+            | Self::NotPausedNow { .. }
+            | Self::StrandedElsewhere { .. }
+            | Self::PauseInThePast { .. } => self.write_refusal(f),
+            _ => self.write_condition(f),
+        }
+    }
+}
+
+impl Reason {
+    fn write_health(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AllAnswer { region, probes: 1 } => write!(f, "the one probe of {region} is answered"),
+            Self::AllAnswer { region, probes } => write!(f, "all {probes} probes of {region} are answered"),
+            Self::NotSeen { region, probe } => write!(f, "{probe} has no fresh sighting of {region}"),
+            Self::ProbeFailing { region, probe, failures, needed, last } => {
+                write!(
+                    f,
+                    "{probe} failed {failures} of the {needed} times that would make {region} lost ({last})"
+                )
+            }
+            Self::ProbeSilent { region, probe, silent, needed, last } => write!(
+                f,
+                "{probe} has heard nothing from {region} for {} of the {} that would make it lost ({last})",
+                time::length(*silent),
+                time::length(*needed)
+            ),
+            Self::ProbeDown { region, probe, failures, last } => {
+                write!(f, "{probe} of {region} is down after {failures} failures ({last})")
+            }
+            Self::ProbeInconclusive { region, probe, last } => {
+                write!(f, "{probe} of {region} fails in a way that does not prove a loss ({last})")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write_condition(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PrimaryVerdict { region, verdict, because } => {
+                write!(f, "the primary region {region} is {verdict}: {because}")
+            }
+            Self::Quorum { region, lost, needed } => {
+                write!(
+                    f,
+                    "{lost} vantages see {region} as lost and prove their own connectivity; {needed} needed"
+                )
+            }
+            Self::Connectivity { vantage, answered, witnesses, needed, age } => {
+                write!(f, "{answered} of {witnesses} witnesses answered {vantage}; {needed} needed")?;
+                age.map_or(Ok(()), |age| write!(f, " ({} ago)", time::length(age)))
+            }
+            Self::ConnectivityBefore { vantage, before } => write!(
+                f,
+                "{vantage} proved its connectivity {} before the trouble began, and not since",
+                time::length(*before)
+            ),
+            Self::Automatic => f.write_str("the workload's mode is automatic"),
+            Self::Supervised => f.write_str("the workload is supervised: a run measures, then asks a person"),
+            Self::NotPaused => f.write_str("automatic action is not paused"),
+            Self::PausedUntil { until, by, why } => write!(f, "paused until {until} by {by}: {why}"),
+            Self::NoRunOpen => f.write_str("no run is open"),
+            Self::RunOpen { run } => write!(f, "run {run} is open"),
+            Self::TargetAnswers { region } => write!(f, "the standby region {region} answers"),
+            Self::TargetDown { region, because } => {
+                write!(f, "the standby region {region} cannot take over: {because}")
+            }
+            Self::NoTarget => f.write_str("no standby region can take over"),
+            Self::IdentityKnown { database, system } => write!(f, "{database} belongs to cluster {system}"),
+            Self::IdentityUnknown { database } => write!(
+                f,
+                "this agent has never seen the primary of {database}, so it cannot tell its standby from a stranger"
+            ),
+            Self::WrongCluster { database, region, found, wanted } => {
+                write!(f, "{database} in {region} belongs to cluster {found}, not {wanted}")
+            }
+            Self::TwoPrimaries { database, region } => {
+                write!(f, "{database} in {region} is a primary too, though the workload does not live there")
+            }
+            Self::CooledDown => f.write_str("no failover ended within the cooldown"),
+            Self::Cooling { left } => {
+                write!(f, "cooling down after the last failover for another {}", time::length(*left))
+            }
+            Self::BudgetLeft { used, budget } => write!(f, "{used} of {budget} automatic failovers used"),
+            Self::BudgetSpent { used, budget, window } => {
+                write!(
+                    f,
+                    "{used} automatic failovers within {}; the budget is {budget}",
+                    time::length(*window)
+                )
+            }
+            Self::HeldOff { left } => {
+                write!(
+                    f,
+                    "the last run ended without moving anything; trying again in {}",
+                    time::length(*left)
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write_run(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PrimaryLost { region, because } => {
+                write!(f, "the primary region {region} is lost: {because}")
+            }
+            Self::OrderedBy { person } => write!(f, "ordered by {person}"),
+            Self::Asking { question, run } => {
+                write!(f, "a person must decide: {question}. To accept: {}", question.command(run))
+            }
+            Self::StepFailed { step, attempts: 1, fault } => write!(f, "{step} failed ({fault})"),
+            Self::StepFailed { step, attempts, fault } => {
+                write!(f, "{step} failed {attempts} times ({fault})")
+            }
+            Self::PrimaryIsBack { region } => {
+                write!(f, "the primary region {region} is back, and nothing was promoted")
+            }
+            Self::QuestionLapsed { question } => write!(f, "nobody answered in time: {question}"),
+            Self::Recovered { to, loss, took } => {
+                write!(f, "the workload is served from {to} after {}", time::length(*took))?;
+                loss.as_ref().map_or(Ok(()), |loss| write!(f, "; lost: {loss}"))
+            }
+            Self::UnprovenWaived { region, person } => {
+                write!(f, "{person} accepted that {region} may still be taking writes")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write_refusal(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownWorkload { workload, known } => {
+                write!(f, "no workload {workload} here; there is {}", list(known))
+            }
+            Self::UnknownRegion { workload, region, known } => {
+                write!(f, "{workload} has no standby region {region}; it has {}", list(known))
+            }
+            Self::UnknownRun { run } => write!(f, "no run {run} is open or on record"),
+            Self::AlreadyThere { workload, region } => write!(f, "{workload} lives in {region} already"),
+            Self::PrimaryHealthy { workload, region } => {
+                write!(f, "{workload} is healthy in {region}; a failover would lose writes for nothing")
+            }
+            Self::RunEnded { run } => write!(f, "run {run} has ended"),
+            Self::NothingAsked { run } => write!(f, "run {run} has asked nothing"),
+            Self::NotAccepted { run, question } => {
+                write!(f, "{question}. To accept: {}", question.command(run))
+            }
+            Self::WrongAcceptance { run, given, question } => {
+                write!(
+                    f,
+                    "\"{given}\" is not what is asked: {question}. To accept: {}",
+                    question.command(run)
+                )
+            }
+            Self::NotPausedNow { workload } => write!(f, "{workload} is not paused"),
+            Self::StrandedElsewhere { run, to } => {
+                write!(f, "run {run} is stranded on its way to {to}; it can only go on there")
+            }
+            Self::PauseInThePast { until, now } => write!(f, "{until} has passed (it is {now})"),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn list<T: fmt::Display>(names: &[T]) -> String {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

@@ -1,0 +1,148 @@
+//! What is written down: the only way durable state changes, live and in replay.
+//!
+//! **Invariant:** a record says what was decided or what came back, never how to compute it again.
+//! **Invariant:** fields are only added, with a default; a changed meaning is a new variant.
+
+use serde::{Deserialize, Serialize};
+
+use crate::condition::Gate;
+use crate::loss::Loss;
+use crate::names::{
+    AgentName, DatabaseName, Epoch, RegionName, RunId, StepName, SystemIdentifier, WorkloadName,
+};
+use crate::order::Question;
+use crate::outcome::Outcome;
+use crate::plan::Plan;
+use crate::reason::Reason;
+use crate::status::Verdict;
+use crate::time::Moment;
+
+/// A record with its place in the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamped {
+    /// Its place, from 1, without gaps.
+    pub sequence: u64,
+    /// When it was decided.
+    pub at: Moment,
+    /// What was decided.
+    pub record: Record,
+}
+
+/// Who wanted a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "trigger", rename_all = "kebab-case")]
+pub enum Trigger {
+    /// The conditions of an automatic failover all held.
+    Automatic,
+    /// A person ordered it.
+    Ordered {
+        /// Who.
+        by: String,
+    },
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// The workload lives in the target region, and was seen there.
+    Done,
+    /// A step failed before anything was promoted.
+    Failed,
+    /// It was no longer wanted before anything was promoted.
+    Abandoned,
+    /// Nobody answered its question in time.
+    Lapsed,
+}
+
+/// What is written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the fields are the operands that the variant's line names")]
+pub enum Record {
+    /// The agent started and has read its record.
+    AgentStarted { agent: AgentName, version: String },
+    /// A region is seen differently than before.
+    VerdictChanged { workload: WorkloadName, region: RegionName, verdict: Verdict, reason: Reason },
+    /// A primary was seen for the first time, and this is its cluster.
+    IdentityLearned { workload: WorkloadName, database: DatabaseName, system: SystemIdentifier },
+    /// The primary is lost, and yet nothing is done.
+    Declined { workload: WorkloadName, gate: Gate, reason: Reason },
+    /// A run begins. From here on the workload's epoch is the plan's.
+    RunOpened { workload: WorkloadName, run: RunId, trigger: Trigger, plan: Box<Plan>, reason: Reason },
+    /// An attempt at a step is about to start.
+    StepStarted { workload: WorkloadName, run: RunId, step: StepName, attempt: u32 },
+    /// It ended; another attempt follows at `retry_at`.
+    StepEnded {
+        workload: WorkloadName,
+        run: RunId,
+        step: StepName,
+        attempt: u32,
+        outcome: Outcome,
+        retry_at: Option<Moment>,
+    },
+    /// The loss that the promotion would mean.
+    LossMeasured { workload: WorkloadName, run: RunId, loss: Loss },
+    /// The run waits for a person.
+    Asked { workload: WorkloadName, run: RunId, question: Question, expires: Moment },
+    /// A person accepted what was asked.
+    Approved { workload: WorkloadName, run: RunId, by: String, question: Question },
+    /// The workload lives in another region now.
+    PrimaryMoved { workload: WorkloadName, region: RegionName, epoch: Epoch },
+    /// Neither forward nor back is safe without a person.
+    Stranded { workload: WorkloadName, run: RunId, step: StepName, reason: Reason },
+    /// A person ordered a stranded run to go on.
+    Continued { workload: WorkloadName, run: RunId, by: String },
+    /// The run is over.
+    RunEnded { workload: WorkloadName, run: RunId, ending: Ending, reason: Reason },
+    /// Automatic action stops for a while.
+    Paused { workload: WorkloadName, by: String, reason: String, until: Moment },
+    /// It goes on; `by` is empty when the time was up.
+    Resumed { workload: WorkloadName, by: Option<String> },
+}
+
+impl Record {
+    /// The workload it is about; none for those about the agent.
+    pub const fn workload(&self) -> Option<&WorkloadName> {
+        match self {
+            Self::AgentStarted { .. } => None,
+            Self::VerdictChanged { workload, .. }
+            | Self::IdentityLearned { workload, .. }
+            | Self::Declined { workload, .. }
+            | Self::RunOpened { workload, .. }
+            | Self::StepStarted { workload, .. }
+            | Self::StepEnded { workload, .. }
+            | Self::LossMeasured { workload, .. }
+            | Self::Asked { workload, .. }
+            | Self::Approved { workload, .. }
+            | Self::PrimaryMoved { workload, .. }
+            | Self::Stranded { workload, .. }
+            | Self::Continued { workload, .. }
+            | Self::RunEnded { workload, .. }
+            | Self::Paused { workload, .. }
+            | Self::Resumed { workload, .. } => Some(workload),
+        }
+    }
+
+    /// The run it is about.
+    pub const fn run(&self) -> Option<&RunId> {
+        match self {
+            Self::RunOpened { run, .. }
+            | Self::StepStarted { run, .. }
+            | Self::StepEnded { run, .. }
+            | Self::LossMeasured { run, .. }
+            | Self::Asked { run, .. }
+            | Self::Approved { run, .. }
+            | Self::Stranded { run, .. }
+            | Self::Continued { run, .. }
+            | Self::RunEnded { run, .. } => Some(run),
+            Self::AgentStarted { .. }
+            | Self::VerdictChanged { .. }
+            | Self::IdentityLearned { .. }
+            | Self::Declined { .. }
+            | Self::PrimaryMoved { .. }
+            | Self::Paused { .. }
+            | Self::Resumed { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What the guardian knows, said as values that a person or a program reads.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::condition::Condition;
+use crate::names::{AgentName, DatabaseName, Epoch, ProbeName, RegionName, RunId, StepName, WorkloadName};
+use crate::order::Question;
+use crate::reason::Reason;
+use crate::sighting::DatabaseSample;
+use crate::time::{self, Moment};
+
+/// What a region looks like, from best to worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// All its probes are answered.
+    Healthy,
+    /// Something is wrong, or not known.
+    Doubtful,
+    /// A vital probe is down.
+    Lost,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Healthy => "healthy",
+            Self::Doubtful => "doubtful",
+            Self::Lost => "lost",
+        })
+    }
+}
+
+/// What a probe looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProbeState {
+    /// It is answered.
+    Up,
+    /// It fails, and does not count as down yet.
+    Failing,
+    /// It counts as down.
+    Down,
+    /// No fresh sighting.
+    Unseen,
+}
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Who says so.
+    pub agent: AgentName,
+    /// When.
+    pub at: Moment,
+    /// This agent's own connectivity.
+    pub connectivity: ConnectivityStatus,
+    /// Each workload.
+    pub workloads: BTreeMap<WorkloadName, WorkloadStatus>,
+}
+
+/// Whether the agent can prove that its own network works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectivityStatus {
+    /// Whether it can.
+    pub proven: bool,
+    /// The numbers.
+    pub reason: Reason,
+}
+
+/// One workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadStatus {
+    /// What is going on, in one word.
+    pub phase: PhaseName,
+    /// Where it lives.
+    pub primary: RegionName,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Each region.
+    pub regions: BTreeMap<RegionName, RegionStatus>,
+    /// Until when, by whom and why automatic action is paused.
+    pub paused: Option<Reason>,
+    /// The run that is open.
+    pub run: Option<RunStatus>,
+    /// What an automatic failover would need, each with its numbers.
+    pub conditions: Vec<Condition>,
+    /// Recovery time objective, in milliseconds.
+    #[serde(with = "time::millis")]
+    pub rto: Duration,
+    /// Recovery point objective, in milliseconds.
+    #[serde(with = "time::millis")]
+    pub rpo: Duration,
+}
+
+/// What is going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PhaseName {
+    /// Watching; all is well.
+    Guarding,
+    /// Watching; something is wrong with the primary, or cannot be seen.
+    Doubting,
+    /// A failover is under way, or waits for a person.
+    FailingOver,
+    /// A person must act.
+    Stranded,
+    /// A person has paused automatic action.
+    Paused,
+}
+
+impl fmt::Display for PhaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Guarding => "guarding",
+            Self::Doubting => "doubting",
+            Self::FailingOver => "failing over",
+            Self::Stranded => "stranded",
+            Self::Paused => "paused",
+        })
+    }
+}
+
+/// One region of a workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionStatus {
+    /// Whether the workload lives there.
+    pub primary: bool,
+    /// How it looks from here.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// Each probe.
+    pub probes: BTreeMap<ProbeName, ProbeStatus>,
+    /// Each database, as last seen.
+    pub databases: BTreeMap<DatabaseName, DatabaseStatus>,
+}
+
+/// One probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeStatus {
+    /// Its state.
+    pub state: ProbeState,
+    /// How long ago it looked, in milliseconds.
+    #[serde(with = "time::millis_option")]
+    pub age: Option<Duration>,
+    /// How long its last look took, in milliseconds.
+    #[serde(with = "time::millis")]
+    pub took: Duration,
+    /// How its last look failed, when it is not up.
+    pub failure: Option<String>,
+}
+
+/// One database in one region.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseStatus {
+    /// What it last said of itself.
+    pub sample: DatabaseSample,
+    /// How long ago, in milliseconds.
+    #[serde(with = "time::millis")]
+    pub age: Duration,
+    /// How far it is behind the primary, in bytes; none for the primary or when unknown.
+    pub lag_bytes: Option<u64>,
+    /// How far it is behind the primary, in milliseconds of heartbeats.
+    #[serde(with = "time::millis_option")]
+    pub lag: Option<Duration>,
+}
+
+/// The run that is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunStatus {
+    /// Its name.
+    pub run: RunId,
+    /// Where from.
+    pub from: RegionName,
+    /// Where to.
+    pub to: RegionName,
+    /// When it began.
+    pub opened: Moment,
+    /// The step it is at.
+    pub step: Option<StepName>,
+    /// What it asks of a person.
+    pub question: Option<Question>,
+    /// The command that answers.
+    pub answer: Option<String>,
+    /// Why it is stranded.
+    pub stranded: Option<Reason>,
+}

@@ -1,0 +1,211 @@
+//! What is seen now: the health of each region, the newest sample of each database, who can prove its own
+//! connectivity. Lost at a restart, and rightly so: what was seen before is no evidence after.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::event::Witnessing;
+use crate::health::{Judgement, Judging, ProbeHealth, judge};
+use crate::loss::PrimarySample;
+use crate::names::{AgentName, DatabaseName, ProbeName, RegionName};
+use crate::policy::{ConnectivityPolicy, WorkloadPolicy};
+use crate::reason::Reason;
+use crate::sighting::{DatabaseSample, DatabaseState, Evidence, Sighting};
+use crate::status::{ProbeState, Verdict};
+use crate::time::Moment;
+
+/// What each vantage answered its witnesses.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Witnesses {
+    newest: BTreeMap<AgentName, Witnessing>,
+}
+
+impl Witnesses {
+    pub(crate) fn note(&mut self, witnessing: Witnessing) {
+        self.newest.insert(witnessing.vantage.clone(), witnessing);
+    }
+
+    /// Whether the vantage proved its connectivity, lately and since the trouble began.
+    pub(crate) fn proof(
+        &self,
+        vantage: &AgentName,
+        policy: &ConnectivityPolicy,
+        now: Moment,
+        freshness: Duration,
+        since: Option<Moment>,
+    ) -> Result<Reason, Reason> {
+        let newest = self.newest.get(vantage);
+        let age = newest.map(|w| now.since(w.at));
+        let answered = newest.filter(|_| age.is_some_and(|a| a <= freshness)).map_or(0, |w| w.answered);
+        let numbers = Reason::Connectivity {
+            vantage: vantage.clone(),
+            answered,
+            witnesses: policy.witnesses,
+            needed: policy.quorum,
+            age,
+        };
+        if answered < policy.quorum || policy.quorum == 0 {
+            return Err(numbers);
+        }
+        match (newest, since) {
+            (Some(w), Some(since)) if w.at < since => {
+                Err(Reason::ConnectivityBefore { vantage: vantage.clone(), before: since.since(w.at) })
+            }
+            _ => Ok(numbers),
+        }
+    }
+}
+
+/// What is seen of one workload.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Survey {
+    /// By vantage, then by probe.
+    health: BTreeMap<AgentName, BTreeMap<ProbeName, ProbeHealth>>,
+    /// The newest sample of each database in each region.
+    samples: BTreeMap<(RegionName, DatabaseName), (Moment, DatabaseSample)>,
+    /// Where a primary was last seen committing, by database.
+    primaries: BTreeMap<DatabaseName, (RegionName, PrimarySample)>,
+}
+
+impl Survey {
+    /// Takes a sighting in; says whether a verdict may have changed.
+    pub(crate) fn note(&mut self, policy: &WorkloadPolicy, sighting: &Sighting) -> bool {
+        let Some(probe) = policy.probes.get(&sighting.probe) else { return false };
+        if probe.region != sighting.region {
+            return false;
+        }
+        if let Ok(Evidence::Database(sample)) = &sighting.look {
+            self.note_sample(&sighting.region, sighting.at, sample);
+        }
+        // Looked up before it is inserted: a name is copied once per probe, not once per look.
+        if !self.health.contains_key(&sighting.vantage) {
+            self.health.insert(sighting.vantage.clone(), BTreeMap::new());
+        }
+        let Some(seen) = self.health.get_mut(&sighting.vantage) else { return false };
+        if let Some(health) = seen.get_mut(&sighting.probe) {
+            return health.note(probe, sighting.at, sighting.took, &sighting.look);
+        }
+        let mut health = ProbeHealth::default();
+        health.note(probe, sighting.at, sighting.took, &sighting.look);
+        seen.insert(sighting.probe.clone(), health);
+        true
+    }
+
+    fn note_sample(&mut self, region: &RegionName, at: Moment, sample: &DatabaseSample) {
+        if let DatabaseState::Primary { written, synchronous, heartbeat: Some(_) } = &sample.state {
+            let seen =
+                PrimarySample { at, written: *written, synchronous: synchronous.clone(), continuous: true };
+            self.primaries.insert(sample.database.clone(), (region.clone(), seen));
+        }
+        self.samples.insert((region.clone(), sample.database.clone()), (at, sample.clone()));
+    }
+
+    /// How a vantage judges a region.
+    pub(crate) fn judge(
+        &self,
+        policy: &WorkloadPolicy,
+        vantage: &AgentName,
+        region: &RegionName,
+        primary: &RegionName,
+        now: Moment,
+    ) -> Judgement {
+        let empty = BTreeMap::new();
+        let health = self.health.get(vantage).unwrap_or(&empty);
+        let judging =
+            Judging { region, primary: region == primary, now, freshness: policy.failover.freshness };
+        judge(judging, &policy.probes, health)
+    }
+
+    /// Whether each probe that counts for the region has looked at least once.
+    pub(crate) fn complete(&self, policy: &WorkloadPolicy, vantage: &AgentName, region: &RegionName) -> bool {
+        let seen = self.health.get(vantage);
+        let mut probes = policy.probes.iter().filter(|(_, p)| p.region == *region);
+        probes.all(|(name, _)| seen.is_some_and(|s| s.contains_key(name)))
+    }
+
+    /// The vantages that have looked at anything.
+    pub(crate) fn vantages(&self) -> impl Iterator<Item = &AgentName> {
+        self.health.keys()
+    }
+
+    /// What one vantage knows of one probe.
+    pub(crate) fn probe(&self, vantage: &AgentName, probe: &ProbeName) -> Option<&ProbeHealth> {
+        self.health.get(vantage)?.get(probe)
+    }
+
+    /// The newest sample of a database.
+    pub(crate) fn sample(
+        &self,
+        region: &RegionName,
+        database: &DatabaseName,
+    ) -> Option<&(Moment, DatabaseSample)> {
+        self.samples.get(&(region.clone(), database.clone()))
+    }
+
+    /// What was last seen of each primary database in the region, for the measurement of a loss.
+    pub(crate) fn primary_samples(
+        &self,
+        policy: &WorkloadPolicy,
+        vantage: &AgentName,
+        region: &RegionName,
+    ) -> BTreeMap<DatabaseName, PrimarySample> {
+        let here = self.primaries.iter().filter(|(_, (seen_in, _))| seen_in == region);
+        let samples = here.map(|(database, (_, sample))| {
+            let mut sample = sample.clone();
+            let mut probes = policy.probes.iter().filter(|(_, p)| p.region == *region);
+            let probe = probes.find(|(_, p)| p.database.as_ref() == Some(database)).map(|(name, _)| name);
+            let failing = probe.and_then(|name| self.probe(vantage, name)?.failing_since);
+            sample.continuous =
+                failing.is_none_or(|since| since.since(sample.at) <= policy.failover.freshness);
+            (database.clone(), sample)
+        });
+        samples.collect()
+    }
+
+    /// Whether every vital probe of the region is answered, by a vantage.
+    pub(crate) fn answers(
+        &self,
+        policy: &WorkloadPolicy,
+        vantage: &AgentName,
+        region: &RegionName,
+        now: Moment,
+    ) -> Result<(), Reason> {
+        let mut vital = policy.probes.iter().filter(|(_, p)| p.vital && p.region == *region);
+        let freshness = policy.failover.freshness;
+        let up = |name| self.probe(vantage, name).is_some_and(|h| h.state(now, freshness) == ProbeState::Up);
+        if vital.all(|(name, _)| up(name)) {
+            return Ok(());
+        }
+        // Judged as a standby: only the vital probes count, so the reason is one of theirs.
+        let judging = Judging { region, primary: false, now, freshness };
+        let empty = BTreeMap::new();
+        Err(judge(judging, &policy.probes, self.health.get(vantage).unwrap_or(&empty)).reason)
+    }
+
+    /// Forgets how the probes of a region looked, because its role has changed.
+    pub(crate) fn forget(&mut self, policy: &WorkloadPolicy, region: &RegionName) {
+        for seen in self.health.values_mut() {
+            seen.retain(|name, _| policy.probes.get(name).is_none_or(|p| p.region != *region));
+        }
+    }
+
+    /// A region that is a primary though the workload does not live there.
+    pub(crate) fn second_primary(
+        &self,
+        policy: &WorkloadPolicy,
+        primary: &RegionName,
+        now: Moment,
+    ) -> Option<Reason> {
+        let elsewhere = self.samples.iter().filter(|((region, _), (at, _))| {
+            region != primary && now.since(*at) <= policy.failover.freshness
+        });
+        let mut primaries = elsewhere.filter(|(_, (_, s))| matches!(s.state, DatabaseState::Primary { .. }));
+        let ((region, database), _) = primaries.next()?;
+        Some(Reason::TwoPrimaries { database: database.clone(), region: region.clone() })
+    }
+}
+
+/// Whether a verdict is worse than healthy.
+pub(crate) fn troubled(verdict: Verdict) -> bool {
+    verdict != Verdict::Healthy
+}

@@ -1,0 +1,121 @@
+//! The doors to the world: what adapters must be able to do.
+//!
+//! Mutating calls are idempotent: they look first, act if needed, and prove the effect. Each carries the
+//! epoch it acts under and a deadline. Their faults say what to do next ([`Fault`]).
+//!
+//! **Invariant:** an adapter never retries a step by itself, never decides, and never takes "no answer" as yes.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lifeboat_core::decision::Notice;
+use lifeboat_core::outcome::{Census, FenceProof, NameSwitched, Promotion, TargetPosition, Visit};
+use lifeboat_core::sighting::Look;
+use lifeboat_core::{AgentName, Epoch, Fault, Moment, RunId, SystemIdentifier};
+
+/// What every mutating call carries.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The run it belongs to.
+    pub run: RunId,
+    /// Who acts.
+    pub agent: AgentName,
+    /// Under which epoch; an actuator that has seen a newer one answers `Stale`.
+    pub epoch: Epoch,
+    /// How long the call may take; past that it must return, `Unclear` if the effect may be there.
+    pub limit: Duration,
+}
+
+/// What a probe is told before it looks.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Who looks.
+    pub agent: AgentName,
+    /// When, on the agent's clock; a heartbeat is stamped with it.
+    pub at: Moment,
+    /// The workload's epoch; a heartbeat carries it.
+    pub epoch: Epoch,
+    /// The role the region is believed to have. Only a primary is written to.
+    pub expect: Role,
+    /// How long the look may take; past that it must return `Silent` or `CommitSilent`.
+    pub limit: Duration,
+}
+
+/// The role a region is believed to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The workload lives here.
+    Primary,
+    /// It may move here.
+    Standby,
+}
+
+/// One way of looking at one thing.
+#[async_trait]
+pub trait Probe: Send + Sync {
+    /// Looks once, within `ask.limit`, with bounded memory, whatever the other side sends.
+    async fn look(&self, ask: &Ask) -> Look;
+
+    /// Resolves when something suggests looking before the next turn, for example when a connection that
+    /// is kept open was reset. Never resolves by default.
+    async fn disturbed(&self) {
+        std::future::pending().await
+    }
+}
+
+/// Asks one witness whether this agent's own network works.
+#[async_trait]
+pub trait Witness: Send + Sync {
+    /// Its address, for people.
+    fn name(&self) -> &str;
+
+    /// Whether it answered within `limit`.
+    async fn answers(&self, limit: Duration) -> bool;
+}
+
+/// One member of a database: one server in one region.
+#[async_trait]
+pub trait Database: Send + Sync {
+    /// Target side, before promotion: waits (within the call's limit) until all that was received is replayed,
+    /// then says how far it has come. Changes nothing. `Refused` when it is not a standby; when it is
+    /// already a primary on a timeline this run made, its position is read as it is.
+    async fn measure(&self, call: &Call) -> Result<TargetPosition, Fault>;
+
+    /// Old-primary side: makes it accept no more writes, and proves it over a session that was opened
+    /// before. Repeating it proves it again. `Unclear` or `Unreachable` when it cannot be proven.
+    async fn ensure_fenced(&self, call: &Call) -> Result<FenceProof, Fault>;
+
+    /// Target side: makes it a primary, after checking that it belongs to `system`. `Refused` when it is
+    /// another cluster. Repeating it finds it promoted.
+    async fn ensure_promoted(&self, call: &Call, system: SystemIdentifier) -> Result<Promotion, Fault>;
+
+    /// Target side: commits a heartbeat of the call's epoch, on a new session; returns how long until it did.
+    async fn ensure_writable(&self, call: &Call) -> Result<Duration, Fault>;
+}
+
+pub use lifeboat_core::plan::NameChange;
+
+/// Where one DNS name is kept.
+#[async_trait]
+pub trait Names: Send + Sync {
+    /// Makes the name say `change.to`, if it says `change.from` or `change.to` now; `Refused` when it says
+    /// something else, `Stale` when a newer epoch has written it.
+    async fn ensure_record(&self, call: &Call, change: &NameChange) -> Result<NameSwitched, Fault>;
+
+    /// Asks every authoritative server and resolver once, all at the same time, what the name says.
+    async fn census(&self, call: &Call, change: &NameChange) -> Result<Census, Fault>;
+}
+
+/// A real client of the workload.
+#[async_trait]
+pub trait Canary: Send + Sync {
+    /// Resolves the workload's name as a client would and uses the workload once.
+    async fn visit(&self, call: &Call) -> Result<Visit, Fault>;
+}
+
+/// A way to tell people.
+#[async_trait]
+pub trait Notify: Send + Sync {
+    /// Delivers one notice.
+    async fn notify(&self, notice: &Notice) -> Result<(), Fault>;
+}
