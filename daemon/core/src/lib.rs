@@ -32,6 +32,7 @@ mod runs;
 pub mod sighting;
 pub mod status;
 mod survey;
+mod telling;
 pub mod time;
 
 pub use condition::Condition;

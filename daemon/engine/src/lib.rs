@@ -5,4 +5,17 @@
 //! **Invariant:** no vendor's client and no policy is known here; the world is behind `ports`.
 
 pub mod clock;
+mod effects;
+mod guard;
+mod hands;
+pub mod inbox;
+pub mod journal;
 pub mod ports;
+mod report;
+mod watch;
+pub mod world;
+
+pub use guard::{EngineError, Guard, Parts, open_state};
+pub use inbox::{Inbox, Message};
+pub use journal::{Journal, JournalError};
+pub use world::{Post, World};

@@ -1,0 +1,147 @@
+//! Records, outputs and proofs as sentences: the log and `explain` print these.
+
+use std::fmt;
+
+use crate::outcome::{FenceProof, Outcome, Output};
+use crate::record::{Ending, Record};
+use crate::time;
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AgentStarted { agent, version } => write!(f, "agent {agent} started (lifeboat {version})"),
+            Self::VerdictChanged { workload, region, verdict, reason } => {
+                write!(f, "{workload}: region {region} is {verdict}: {reason}")
+            }
+            Self::IdentityLearned { workload, database, system } => {
+                write!(f, "{workload}: database {database} belongs to cluster {system}")
+            }
+            Self::Declined { workload, gate, reason } => {
+                write!(f, "{workload}: no failover ({gate}): {reason}")
+            }
+            Self::RunOpened { run, plan, reason, .. } => {
+                write!(
+                    f,
+                    "{run}: {} from {} to {}, epoch {}: {reason}",
+                    plan.runbook, plan.from, plan.to, plan.epoch
+                )
+            }
+            Self::StepStarted { run, step, attempt: 1, .. } => write!(f, "{run}: {step} started"),
+            Self::StepStarted { run, step, attempt, .. } => {
+                write!(f, "{run}: {step} started, attempt {attempt}")
+            }
+            Self::StepEnded { run, step, outcome: Outcome::Succeeded(output), .. } => {
+                write!(f, "{run}: {step} succeeded: {output}")
+            }
+            Self::StepEnded { run, step, outcome: Outcome::Failed(fault), retry_at, .. } => {
+                write!(f, "{run}: {step} failed: {fault}")?;
+                if retry_at.is_some() { f.write_str("; trying again") } else { Ok(()) }
+            }
+            Self::LossMeasured { run, loss, .. } => write!(f, "{run}: a promotion now would lose {loss}"),
+            Self::Asked { run, question, expires, .. } => {
+                write!(
+                    f,
+                    "{run}: waits for a person until {expires}: {question}. To accept: {}",
+                    question.command(run)
+                )
+            }
+            Self::Approved { run, by, question, .. } => write!(f, "{run}: {by} accepted that {question}"),
+            Self::PrimaryMoved { workload, region, epoch } => {
+                write!(f, "{workload}: the primary region is {region}, epoch {epoch}")
+            }
+            Self::Stranded { run, step, reason, .. } => {
+                write!(f, "{run}: stranded at {step}, a person must look: {reason}")
+            }
+            Self::Continued { run, by, .. } => write!(f, "{run}: goes on, ordered by {by}"),
+            Self::RunEnded { run, ending, reason, .. } => write!(f, "{run}: {ending}: {reason}"),
+            Self::Paused { workload, by, reason, until } => {
+                write!(f, "{workload}: automatic action paused until {until} by {by}: {reason}")
+            }
+            Self::Resumed { workload, by: Some(by) } => {
+                write!(f, "{workload}: automatic action resumed by {by}")
+            }
+            Self::Resumed { workload, by: None } => write!(f, "{workload}: the pause is over"),
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Abandoned => "abandoned",
+            Self::Lapsed => "lapsed",
+        })
+    }
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Positions { positions } => parts(f, positions, |f, database, target| {
+                write!(
+                    f,
+                    "{database} has received up to {} on timeline {}",
+                    target.position.received, target.timeline
+                )
+            }),
+            Self::Fenced { proofs } => {
+                parts(f, proofs, |f, database, proof| write!(f, "{database}: {proof}"))
+            }
+            Self::Promoted { promotions } => parts(f, promotions, |f, database, promotion| {
+                let how = if promotion.already { "was already" } else { "is" };
+                write!(f, "{database} {how} a primary on timeline {}", promotion.timeline)
+            }),
+            Self::Serving { first_write } => write!(f, "the first write took {}", time::length(*first_write)),
+            Self::Switched { names } => parts(f, names, |f, name, switched| {
+                let values: Vec<&str> = switched.values.iter().map(String::as_str).collect();
+                let how = if switched.already { "said already" } else { "says" };
+                write!(f, "{name} {how} {}", values.join(" "))
+            }),
+            Self::Verified { censuses, canary } => {
+                parts(f, censuses, |f, name, census| {
+                    write!(f, "{} servers agree on {name}", census.agree.len())
+                })?;
+                match canary {
+                    Some(visit) => write!(f, "; the canary was served by {}", visit.address),
+                    None => f.write_str("; there is no canary"),
+                }
+            }
+            Self::Reported => f.write_str("the report is written"),
+        }
+    }
+}
+
+impl fmt::Display for FenceProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WriteRefused { sqlstate, sessions_ended } => {
+                write!(
+                    f,
+                    "a write over a session opened before was refused ({sqlstate}), {sessions_ended} sessions ended"
+                )
+            }
+            Self::Isolated { command, session } => {
+                write!(f, "isolated by {}; the session opened before {session}", command.join(" "))
+            }
+        }
+    }
+}
+
+fn parts<K, V>(
+    f: &mut fmt::Formatter<'_>,
+    items: &std::collections::BTreeMap<K, V>,
+    part: impl Fn(&mut fmt::Formatter<'_>, &K, &V) -> fmt::Result,
+) -> fmt::Result {
+    if items.is_empty() {
+        return f.write_str("nothing to do");
+    }
+    for (n, (key, value)) in items.iter().enumerate() {
+        if n > 0 {
+            f.write_str("; ")?;
+        }
+        part(f, key, value)?;
+    }
+    Ok(())
+}

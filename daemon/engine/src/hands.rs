@@ -1,0 +1,69 @@
+//! Starting what was commanded: one task per command, whose outcome comes back as an event.
+//!
+//! **Invariant:** a command ends in exactly one outcome, within its limit and a little grace: when the
+//! limit passes, the outcome is `Unclear`.
+
+use std::time::Duration;
+
+use lifeboat_core::plan::Action;
+use lifeboat_core::{AgentName, Command, Epoch, Event, Fault, FaultKind, Outcome, time};
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::effects::Effects;
+use crate::inbox::Inbox;
+use crate::journal::Journal;
+use crate::ports::Call;
+use crate::report;
+use crate::world::World;
+
+/// An effect that does not keep to its limit is cut off this much later.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// What carries commands out.
+#[derive(Clone)]
+pub(crate) struct Hands {
+    pub(crate) agent: AgentName,
+    pub(crate) world: World,
+    pub(crate) clock: Clock,
+    pub(crate) inbox: Inbox,
+    pub(crate) journal: Journal,
+}
+
+impl Hands {
+    /// Starts a command under an epoch; the task gives back its name when it ends.
+    pub(crate) fn start(&self, command: Command, epoch: Epoch, tasks: &mut JoinSet<String>) {
+        let hands = self.clone();
+        tasks.spawn(async move {
+            let name = format!("{} of {}", command.step, command.run);
+            let limit = command.limit;
+            let done = tokio::time::timeout(limit + GRACE, hands.carry_out(&command, epoch)).await;
+            let late =
+                || Err(Fault::new(FaultKind::Unclear, format!("no outcome within {}", time::length(limit))));
+            let outcome = match done.unwrap_or_else(|_| late()) {
+                Ok(output) => Outcome::Succeeded(output),
+                Err(fault) => Outcome::Failed(fault),
+            };
+            let Command { workload, run, step, attempt, .. } = command;
+            // When the loop has ended, the record says that the step was started: the next start looks.
+            let _ = hands.inbox.put(Event::StepEnded { workload, run, step, attempt, outcome }).await;
+            name
+        });
+    }
+
+    async fn carry_out(&self, command: &Command, epoch: Epoch) -> Result<lifeboat_core::Output, Fault> {
+        let call = Call { run: command.run.clone(), agent: self.agent.clone(), epoch, limit: command.limit };
+        let effects = Effects { world: &self.world, workload: &command.workload, call, clock: self.clock };
+        match &command.action {
+            Action::MeasureLoss { region, databases } => effects.measure(region, databases).await,
+            Action::Fence { region, databases } => effects.fence(region, databases).await,
+            Action::Promote { region, databases } => effects.promote(region, databases).await,
+            Action::AwaitServing { region, databases, probes } => {
+                effects.await_serving(region, databases, probes).await
+            }
+            Action::SwitchDns { changes } => effects.switch(changes).await,
+            Action::Verify { changes, canary } => effects.verify(changes, *canary).await,
+            Action::Report => report::write(&self.journal, &self.world.reports, &command.run).await,
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The record, in SQLite: appended, flushed to disk, never changed.
+//!
+//! Each record has a place without gaps, a format version and a sum over all of it. Opening reads
+//! everything back; a record that is damaged, missing or from a newer lifeboat is refused with its place,
+//! because a state made from the rest would be a guess.
+//!
+//! **Invariant:** `append` returns after the records are on disk (`synchronous = FULL`), or with an error
+//! after which none of them is there.
+//! **Invariant:** one process holds the journal (`locking_mode = EXCLUSIVE`): a second agent on the same
+//! state folder does not start.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lifeboat_core::{Moment, Record, Stamped};
+use rusqlite::{Connection, OpenFlags, params};
+use thiserror::Error;
+
+/// The version of the records that this lifeboat writes, and the newest it reads.
+pub const VERSION: u32 = 1;
+
+/// Why the journal cannot be used.
+#[derive(Debug, Error)]
+pub enum JournalError {
+    /// It could not be opened.
+    #[error("cannot open the journal {path}", path = path.display())]
+    Open {
+        /// Where it is.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// Its folder could not be made.
+    #[error("cannot create the state folder {path}", path = path.display())]
+    Folder {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process holds it.
+    #[error("the journal {path} is held by another process; is another lifeboat running on this state folder?", path = path.display())]
+    Held {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// It could not be written; nothing of the decision is on record, and nothing was started.
+    #[error("cannot write to the journal")]
+    Append(#[source] rusqlite::Error),
+    /// It could not be read.
+    #[error("cannot read the journal")]
+    Read(#[source] rusqlite::Error),
+    /// A record's sum does not fit.
+    #[error("record {sequence} of the journal is damaged: its sum is {found:08x}, not {expected:08x}")]
+    Damaged {
+        /// Its place.
+        sequence: u64,
+        /// The sum on disk.
+        expected: u32,
+        /// The sum of what is on disk.
+        found: u32,
+    },
+    /// A record is missing.
+    #[error("record {expected} of the journal is missing; the next is {found}")]
+    Missing {
+        /// The place without a record.
+        expected: u64,
+        /// The place of the next one.
+        found: u64,
+    },
+    /// A newer lifeboat has written it.
+    #[error(
+        "record {sequence} of the journal has version {version}; this lifeboat reads up to {VERSION}. Install the newer lifeboat again"
+    )]
+    Newer {
+        /// Its place.
+        sequence: u64,
+        /// Its version.
+        version: u32,
+    },
+    /// A record that this version should understand, and does not.
+    #[error("record {sequence} of the journal cannot be understood")]
+    Malformed {
+        /// Its place.
+        sequence: u64,
+        /// What was wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The thread that writes it ended unexpectedly.
+    #[error("the journal's writer ended unexpectedly")]
+    WriterGone,
+}
+
+/// A handle on the journal; cheap to clone. Reading is for everyone, appending for the loop.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl Journal {
+    /// Opens or creates the journal, takes it for this process alone, and reads everything back.
+    ///
+    /// # Errors
+    /// When it is held, damaged, from a newer lifeboat, or cannot be opened.
+    pub fn open(path: &Path) -> Result<(Self, Vec<Stamped>), JournalError> {
+        let connection = Connection::open(path).map_err(|source| opening(path, source))?;
+        Self::prepare(&connection).map_err(|source| opening(path, source))?;
+        Self::read_back(connection)
+    }
+
+    /// A journal that is forgotten with the process, for tests and pretend worlds.
+    ///
+    /// # Errors
+    /// When SQLite cannot be used at all.
+    pub fn in_memory() -> Result<Self, JournalError> {
+        let path = Path::new(":memory:");
+        let connection = Connection::open_in_memory().map_err(|source| opening(path, source))?;
+        Self::prepare(&connection).map_err(|source| opening(path, source))?;
+        Ok(Self::read_back(connection)?.0)
+    }
+
+    /// Reads the journal of an agent that is not running. Writes nothing.
+    ///
+    /// # Errors
+    /// Those of [`Journal::open`].
+    pub fn look(path: &Path) -> Result<Vec<Stamped>, JournalError> {
+        // Not read only: a journal left by a killed agent must be recovered from SQLite's own log first.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let connection = Connection::open_with_flags(path, flags).map_err(|source| opening(path, source))?;
+        connection.busy_timeout(Duration::from_secs(1)).map_err(|source| opening(path, source))?;
+        read(&connection, 0).map_err(|error| match error {
+            JournalError::Read(source) => opening(path, source),
+            other => other,
+        })
+    }
+
+    fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
+        connection.busy_timeout(Duration::from_millis(200))?;
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.execute_batch(
+            "CREATE TABLE IF NOT EXISTS record (
+                sequence INTEGER PRIMARY KEY,
+                at INTEGER NOT NULL,
+                version INTEGER NOT NULL,
+                body TEXT NOT NULL,
+                sum INTEGER NOT NULL
+            ) STRICT;
+            BEGIN EXCLUSIVE; COMMIT;",
+        )
+    }
+
+    fn read_back(connection: Connection) -> Result<(Self, Vec<Stamped>), JournalError> {
+        let records = read(&connection, 0)?;
+        Ok((Self { connection: Arc::new(Mutex::new(connection)) }, records))
+    }
+
+    /// Appends the records of one decision: all of them, or none.
+    pub(crate) async fn append(&self, at: Moment, records: Vec<Record>) -> Result<(), JournalError> {
+        let journal = self.clone();
+        let written = tokio::task::spawn_blocking(move || journal.append_now(at, &records));
+        written.await.map_err(|_| JournalError::WriterGone)?
+    }
+
+    fn append_now(&self, at: Moment, records: &[Record]) -> Result<(), JournalError> {
+        let mut connection = self.locked();
+        let transaction = connection.transaction().map_err(JournalError::Append)?;
+        let newest = "SELECT coalesce(max(sequence), 0) FROM record";
+        let newest: u64 =
+            transaction.query_row(newest, [], |row| row.get(0)).map_err(JournalError::Append)?;
+        for (sequence, record) in (newest + 1..).zip(records) {
+            let body = serde_json::to_string(record)
+                .map_err(|source| JournalError::Malformed { sequence, source })?;
+            let row = params![sequence, at.millis(), VERSION, body, sum(sequence, at, VERSION, &body)];
+            let insert = "INSERT INTO record (sequence, at, version, body, sum) VALUES (?1, ?2, ?3, ?4, ?5)";
+            transaction.execute(insert, row).map_err(JournalError::Append)?;
+        }
+        transaction.commit().map_err(JournalError::Append)
+    }
+
+    /// All records after the given place, oldest first.
+    ///
+    /// # Errors
+    /// When they cannot be read or are damaged.
+    pub async fn records(&self, after: u64) -> Result<Vec<Stamped>, JournalError> {
+        let journal = self.clone();
+        let read = tokio::task::spawn_blocking(move || read(&journal.locked(), after));
+        read.await.map_err(|_| JournalError::WriterGone)?
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Connection> {
+        // A panic while it was held left SQLite's own transaction to roll back; the connection is sound.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn opening(path: &Path, source: rusqlite::Error) -> JournalError {
+    match source.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+            JournalError::Held { path: path.to_owned() }
+        }
+        _ => JournalError::Open { path: path.to_owned(), source },
+    }
+}
+
+/// The sum over everything that a record consists of.
+fn sum(sequence: u64, at: Moment, version: u32, body: &str) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&sequence.to_le_bytes());
+    hasher.update(&at.millis().to_le_bytes());
+    hasher.update(&version.to_le_bytes());
+    hasher.update(body.as_bytes());
+    hasher.finalize()
+}
+
+fn read(connection: &Connection, after: u64) -> Result<Vec<Stamped>, JournalError> {
+    let select = "SELECT sequence, at, version, body, sum FROM record WHERE sequence > ?1 ORDER BY sequence";
+    let mut statement = connection.prepare(select).map_err(JournalError::Read)?;
+    let mut rows = statement.query(params![after]).map_err(JournalError::Read)?;
+    let mut records = Vec::new();
+    let mut expected_place = after + 1;
+    while let Some(row) = rows.next().map_err(JournalError::Read)? {
+        let sequence: u64 = row.get(0).map_err(JournalError::Read)?;
+        let at = Moment::from_millis(row.get(1).map_err(JournalError::Read)?);
+        let version: u32 = row.get(2).map_err(JournalError::Read)?;
+        let body: String = row.get(3).map_err(JournalError::Read)?;
+        let expected: u32 = row.get(4).map_err(JournalError::Read)?;
+        if sequence != expected_place {
+            return Err(JournalError::Missing { expected: expected_place, found: sequence });
+        }
+        let found = sum(sequence, at, version, &body);
+        if found != expected {
+            return Err(JournalError::Damaged { sequence, expected, found });
+        }
+        if version > VERSION {
+            return Err(JournalError::Newer { sequence, version });
+        }
+        let record =
+            serde_json::from_str(&body).map_err(|source| JournalError::Malformed { sequence, source })?;
+        records.push(Stamped { sequence, at, record });
+        expected_place += 1;
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started(version: &str) -> Record {
+        Record::AgentStarted { agent: "bastion".into(), version: version.into() }
+    }
+
+    /// A journal of three records, closed.
+    async fn written(folder: &Path) -> PathBuf {
+        let path = folder.join("journal.db");
+        let (journal, before) = Journal::open(&path).unwrap();
+        assert!(before.is_empty());
+        journal.append(Moment::from_millis(1), vec![started("1"), started("2")]).await.unwrap();
+        journal.append(Moment::from_millis(2), vec![started("3")]).await.unwrap();
+        path
+    }
+
+    fn spoil(path: &Path, sql: &str) {
+        assert_eq!(Connection::open(path).unwrap().execute(sql, []).unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_appended_is_read_back_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let (journal, records) = Journal::open(&written(folder.path()).await).unwrap();
+        let versions: Vec<_> =
+            records.iter().map(|r| (r.sequence, r.at.millis(), r.record.clone())).collect();
+        assert_eq!(versions, [(1, 1, started("1")), (2, 1, started("2")), (3, 2, started("3"))]);
+        assert_eq!(journal.records(2).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_flipped_byte_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path()).await;
+        spoil(&path, "UPDATE record SET body = replace(body, 'bastion', 'bastioN') WHERE sequence = 2");
+        let error = Journal::open(&path).unwrap_err().to_string();
+        assert!(error.starts_with("record 2 of the journal is damaged"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_record_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path()).await;
+        spoil(&path, "DELETE FROM record WHERE sequence = 2");
+        assert_eq!(
+            Journal::open(&path).unwrap_err().to_string(),
+            "record 2 of the journal is missing; the next is 3"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_record_of_a_newer_lifeboat_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path()).await;
+        let body = serde_json::to_string(&started("3")).unwrap();
+        let sum = sum(3, Moment::from_millis(2), VERSION + 1, &body);
+        spoil(&path, &format!("UPDATE record SET version = {}, sum = {sum} WHERE sequence = 3", VERSION + 1));
+        let error = Journal::open(&path).unwrap_err().to_string();
+        assert!(error.contains("record 3") && error.contains("newer"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_second_agent_is_kept_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path()).await;
+        let first = Journal::open(&path).unwrap();
+        assert!(matches!(Journal::open(&path), Err(JournalError::Held { .. })));
+        assert!(matches!(Journal::look(&path), Err(JournalError::Held { .. })));
+        drop(first);
+        assert_eq!(Journal::look(&path).unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_leaves_nothing_half_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path()).await;
+        let (journal, _) = Journal::open(&path).unwrap();
+        let pages: u32 = journal.locked().pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        journal.locked().pragma_update(None, "max_page_count", pages).unwrap();
+        let many = vec![started(&"x".repeat(3_000)); 20];
+        assert!(matches!(journal.append(Moment::from_millis(3), many).await, Err(JournalError::Append(_))));
+        drop(journal);
+        assert_eq!(Journal::open(&path).unwrap().1.len(), 3);
+    }
+}
