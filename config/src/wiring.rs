@@ -1,0 +1,255 @@
+//! Which adapter is where, as plain data: what the binary plugs together.
+//!
+//! **Invariant:** no value here can change a decision (those are in the policy), and none is a secret: only the
+//! files that hold them are named.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lifeboat_core::names::{
+    AgentName, DatabaseName, DnsName, ProbeName, RegionName, SystemIdentifier, WorkloadName,
+};
+
+use crate::document::authority::FixedKind;
+use crate::document::dns::KeyAlgorithm;
+use crate::document::probe::AskedKind;
+use crate::document::workload::{DatabaseKind, Tls};
+use crate::document::{LeaseKind, NotifyKind};
+use crate::form::{HostPort, HttpUrl};
+
+mod making;
+
+pub(crate) use making::canary_resolver;
+pub use making::database_probe;
+
+/// All that the binary needs to make its adapters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wiring {
+    /// This process.
+    pub agent: AgentWiring,
+    /// How it proves that its own network works.
+    pub witnesses: WitnessWiring,
+    /// Who may decide.
+    pub lease: LeaseKind,
+    /// Where alerts go.
+    pub notify: Vec<NotifyKind>,
+    /// All regions.
+    pub regions: Vec<RegionName>,
+    /// The zone that lifeboat answers for itself.
+    pub authority: Option<AuthorityWiring>,
+    /// What belongs to each workload.
+    pub workloads: BTreeMap<WorkloadName, WorkloadWiring>,
+}
+
+/// This process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentWiring {
+    /// How it signs.
+    pub name: AgentName,
+    /// Where it runs.
+    pub region: RegionName,
+    /// Folder of the journal, made with mode 0700 when it is not there.
+    pub state: PathBuf,
+    /// Unix socket of the control API, at most 107 bytes.
+    pub socket: PathBuf,
+}
+
+/// The witnesses; how many must answer is policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WitnessWiring {
+    /// Where to connect to, over TCP.
+    pub places: Vec<HostPort>,
+    /// Time between two looks.
+    pub interval: Duration,
+    /// How long one look may take.
+    pub timeout: Duration,
+}
+
+/// The zone that lifeboat answers for itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorityWiring {
+    /// Its name, in lower case with the final dot.
+    pub zone: DnsName,
+    /// Where to listen, UDP and TCP.
+    pub listen: Vec<SocketAddr>,
+    /// Its NS records, in lower case with the final dot; the first is the SOA's MNAME.
+    pub nameservers: Vec<DnsName>,
+    /// The SOA's RNAME.
+    pub hostmaster: DnsName,
+    /// The SOA's MINIMUM, whole seconds.
+    pub negative_ttl: Duration,
+    /// Fixed records.
+    pub records: Vec<RecordWiring>,
+}
+
+/// A fixed record of the zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordWiring {
+    /// Its name.
+    pub name: DnsName,
+    /// Its kind.
+    pub kind: FixedKind,
+    /// Its values, each valid for the kind.
+    pub values: Vec<String>,
+    /// Its time to live, whole seconds.
+    pub ttl: Duration,
+}
+
+/// What belongs to one workload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkloadWiring {
+    /// The command that isolates a region.
+    pub fences: BTreeMap<RegionName, FenceWiring>,
+    /// Its databases.
+    pub databases: BTreeMap<DatabaseName, DatabaseWiring>,
+    /// All its probes: those of its databases (`DATABASE@REGION`) and the others.
+    pub probes: BTreeMap<ProbeName, ProbeWiring>,
+    /// How each DNS name is switched; what it says by region is policy.
+    pub names: BTreeMap<DnsName, NameWiring>,
+    /// The canary client.
+    pub canary: Option<CanaryWiring>,
+}
+
+/// A command that isolates a region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FenceWiring {
+    /// Program and arguments, at least one; `{region}` and `{epoch}` are to be replaced.
+    pub command: Vec<String>,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// A database and its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseWiring {
+    /// Its kind.
+    pub kind: DatabaseKind,
+    /// The database to connect to.
+    pub dbname: String,
+    /// The role to connect as.
+    pub user: String,
+    /// File with the password.
+    pub password_file: Option<PathBuf>,
+    /// How connections are protected.
+    pub tls: Tls,
+    /// Trust anchors, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The only cluster this may be.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// Whether each probe writes a heartbeat row.
+    pub heartbeat: bool,
+    /// How long one look, or one attempt to connect, may take.
+    pub timeout: Duration,
+    /// Where its member in each of the workload's regions listens.
+    pub endpoints: BTreeMap<RegionName, HostPort>,
+}
+
+/// One probe.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProbeWiring {
+    /// The region it looks at.
+    pub region: RegionName,
+    /// Time between two looks.
+    pub interval: Duration,
+    /// How long one look may take.
+    pub timeout: Duration,
+    /// What it looks at.
+    pub look: LookWiring,
+}
+
+/// What a probe looks at.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LookWiring {
+    /// The member of a database in the probe's region.
+    Database(DatabaseName),
+    /// An HTTP server.
+    Http(HttpWiring),
+    /// A TCP port.
+    Tcp(HostPort),
+    /// A DNS server.
+    Dns(DnsQueryWiring),
+}
+
+/// What to ask an HTTP server and what to expect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpWiring {
+    /// What to ask for.
+    pub url: HttpUrl,
+    /// The status expected.
+    pub status: u16,
+    /// Text that the body must contain.
+    pub body: Option<String>,
+    /// Fewer days left on the certificate are a failure; nothing without TLS.
+    pub certificate_days: Option<u16>,
+    /// Trust anchors, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// How many redirects to follow.
+    pub redirects: u8,
+}
+
+/// What to ask a DNS server and what to expect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsQueryWiring {
+    /// The server.
+    pub server: SocketAddr,
+    /// The name to ask for.
+    pub query: DnsName,
+    /// The kind of record to ask for.
+    pub record: AskedKind,
+    /// Values that must be in the answer; none: any answer without error will do.
+    pub expect: Vec<String>,
+}
+
+/// How a DNS name is switched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameWiring {
+    /// The way.
+    pub via: ViaWiring,
+    /// Resolvers that the census asks, besides every authoritative server.
+    pub resolvers: Vec<SocketAddr>,
+}
+
+/// The way a DNS name is switched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ViaWiring {
+    /// By the own authority.
+    Authority,
+    /// By updates to a server (RFC 2136).
+    Rfc2136(Rfc2136Wiring),
+}
+
+/// A server that takes updates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rfc2136Wiring {
+    /// The zone that holds the name.
+    pub zone: DnsName,
+    /// The primary server.
+    pub server: SocketAddr,
+    /// The other authoritative servers.
+    pub secondaries: Vec<SocketAddr>,
+    /// The name of the TSIG key.
+    pub key_name: DnsName,
+    /// Its algorithm.
+    pub key_algorithm: KeyAlgorithm,
+    /// File with the key: base64, one line.
+    pub key_file: PathBuf,
+}
+
+/// The canary client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CanaryWiring {
+    /// What to ask for.
+    pub url: HttpUrl,
+    /// The resolver to ask.
+    pub resolver: SocketAddr,
+    /// The status expected.
+    pub status: u16,
+    /// Text that the body must contain.
+    pub body: Option<String>,
+    /// Trust anchors, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// How long one visit may take.
+    pub timeout: Duration,
+}

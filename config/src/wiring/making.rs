@@ -1,0 +1,198 @@
+//! From the document to its wiring.
+//!
+//! **Invariant:** only called for a document that breaks no rule, so nothing can fail here.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use lifeboat_core::names::{
+    AgentName, DatabaseName, DnsName, ProbeName, RegionName, SystemIdentifier, WorkloadName,
+};
+
+use super::{
+    AgentWiring, AuthorityWiring, CanaryWiring, DatabaseWiring, DnsQueryWiring, FenceWiring, HttpWiring,
+    LookWiring, NameWiring, ProbeWiring, RecordWiring, Rfc2136Wiring, ViaWiring, Wiring, WitnessWiring,
+    WorkloadWiring,
+};
+use crate::document::Document;
+use crate::document::authority::Authority;
+use crate::document::dns;
+use crate::document::probe::{Probe, Watch};
+use crate::document::workload::{Canary, Database, Fence, Workload};
+use crate::form::{FilePath, IpPort};
+
+/// The name of the probe of `database` in `region`: `orders@east`. No other probe can have it, as names in the
+/// document hold no "@".
+pub fn database_probe(database: &str, region: &str) -> ProbeName {
+    ProbeName::new(format!("{database}@{region}"))
+}
+
+/// The resolver that the canary asks: its own, the first of the workload's names, or an authoritative server.
+pub(crate) fn canary_resolver(workload: &Workload, authority: Option<&Authority>) -> Option<IpPort> {
+    let own = workload.canary.as_ref().and_then(|c| c.resolver);
+    let first = workload.names.first();
+    own.or_else(|| first?.common().resolvers.first().copied()).or_else(|| match first? {
+        dns::DnsName::Authority(_) => authority?.listen.first().map(|listen| IpPort(reachable(listen.0))),
+        dns::DnsName::Rfc2136(name) => Some(name.server),
+    })
+}
+
+/// The address to ask for a socket that listens on `listen`: every address means this machine.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+impl Wiring {
+    /// The wiring of a document that breaks no rule.
+    pub(crate) fn of(document: &Document) -> Self {
+        let agent = &document.agent;
+        Self {
+            agent: AgentWiring {
+                name: AgentName::new(agent.name.as_str()),
+                region: RegionName::new(agent.region.as_str()),
+                state: agent.state.as_path().to_owned(),
+                socket: agent.socket_path(),
+            },
+            witnesses: WitnessWiring {
+                places: agent.witnesses.clone(),
+                interval: agent.witness_interval.0,
+                timeout: agent.witness_timeout.0,
+            },
+            lease: document.lease.kind,
+            notify: document.notify.iter().map(|n| n.kind).collect(),
+            regions: document.regions.iter().map(|r| RegionName::new(r.name.as_str())).collect(),
+            authority: document.authority.as_ref().map(authority),
+            workloads: document
+                .workloads
+                .iter()
+                .map(|w| (WorkloadName::new(w.name.as_str()), workload(w, document.authority.as_ref())))
+                .collect(),
+        }
+    }
+}
+
+fn authority(authority: &Authority) -> AuthorityWiring {
+    AuthorityWiring {
+        zone: DnsName::new(authority.zone.as_str()),
+        listen: authority.listen.iter().map(|l| l.0).collect(),
+        nameservers: authority.nameservers.iter().map(|n| DnsName::new(n.as_str())).collect(),
+        hostmaster: DnsName::new(authority.rname()),
+        negative_ttl: authority.negative_ttl.0,
+        records: authority
+            .records
+            .iter()
+            .map(|r| RecordWiring {
+                name: DnsName::new(r.name.as_str()),
+                kind: r.kind,
+                values: r.values.clone(),
+                ttl: r.ttl.0,
+            })
+            .collect(),
+    }
+}
+
+fn workload(workload: &Workload, authority: Option<&Authority>) -> WorkloadWiring {
+    let fence = |fence: &Fence| FenceWiring { command: fence.command.clone(), timeout: fence.timeout.0 };
+    WorkloadWiring {
+        fences: workload.fence.iter().map(|(r, f)| (RegionName::new(r), fence(f))).collect(),
+        databases: workload
+            .databases
+            .iter()
+            .map(|d| (DatabaseName::new(d.name.as_str()), database(d)))
+            .collect(),
+        probes: probes(workload),
+        names: workload.names.iter().map(|n| (DnsName::new(n.common().name.as_str()), name(n))).collect(),
+        canary: workload.canary.as_ref().zip(canary_resolver(workload, authority)).map(|(c, r)| canary(c, r)),
+    }
+}
+
+fn file(path: Option<&FilePath>) -> Option<PathBuf> {
+    path.map(|p| p.as_path().to_owned())
+}
+
+fn database(database: &Database) -> DatabaseWiring {
+    DatabaseWiring {
+        kind: database.kind,
+        dbname: database.dbname.clone(),
+        user: database.user.clone(),
+        password_file: file(database.password_file.as_ref()),
+        tls: database.tls,
+        ca_file: file(database.ca_file.as_ref()),
+        system_identifier: database.system_identifier.map(|c| SystemIdentifier::new(c.0)),
+        heartbeat: database.heartbeat,
+        timeout: database.watch.timeout.0,
+        endpoints: database.endpoint.iter().map(|(r, e)| (RegionName::new(r), e.clone())).collect(),
+    }
+}
+
+fn probes(workload: &Workload) -> BTreeMap<ProbeName, ProbeWiring> {
+    let probe = |region: &str, watch: &Watch, look: LookWiring| ProbeWiring {
+        region: RegionName::new(region),
+        interval: watch.interval.0,
+        timeout: watch.timeout.0,
+        look,
+    };
+    let of_databases = workload.databases.iter().flat_map(|d| workload.regions().map(move |r| (d, r)));
+    let of_databases = of_databases.map(|(d, region)| {
+        let look = LookWiring::Database(DatabaseName::new(d.name.as_str()));
+        (database_probe(d.name.as_str(), region.as_str()), probe(region.as_str(), &d.watch, look))
+    });
+    let others = workload.probes.iter().map(|p| {
+        let common = p.common();
+        (ProbeName::new(common.name.as_str()), probe(common.region.as_str(), p.watch(), look(p)))
+    });
+    of_databases.chain(others).collect()
+}
+
+fn look(probe: &Probe) -> LookWiring {
+    match probe {
+        Probe::Http(http) => LookWiring::Http(HttpWiring {
+            url: http.url.clone(),
+            status: http.status,
+            body: http.body.clone(),
+            certificate_days: http.url.secure.then_some(http.certificate_days),
+            ca_file: file(http.ca_file.as_ref()),
+            redirects: http.redirects,
+        }),
+        Probe::Tcp(tcp) => LookWiring::Tcp(tcp.address.clone()),
+        Probe::Dns(dns) => LookWiring::Dns(DnsQueryWiring {
+            server: dns.server.0,
+            query: DnsName::new(dns.query.as_str()),
+            record: dns.record,
+            expect: dns.expect.clone(),
+        }),
+    }
+}
+
+fn name(name: &dns::DnsName) -> NameWiring {
+    let resolvers = name.common().resolvers.iter().map(|r| r.0).collect();
+    let via = match name {
+        dns::DnsName::Authority(_) => ViaWiring::Authority,
+        dns::DnsName::Rfc2136(name) => ViaWiring::Rfc2136(Rfc2136Wiring {
+            zone: DnsName::new(name.zone.as_str()),
+            server: name.server.0,
+            secondaries: name.secondaries.iter().map(|s| s.0).collect(),
+            key_name: DnsName::new(name.key_name.as_str()),
+            key_algorithm: name.key_algorithm,
+            key_file: name.key_file.as_path().to_owned(),
+        }),
+    };
+    NameWiring { via, resolvers }
+}
+
+fn canary(canary: &Canary, resolver: IpPort) -> CanaryWiring {
+    CanaryWiring {
+        url: canary.url.clone(),
+        resolver: resolver.0,
+        status: canary.status,
+        body: canary.body.clone(),
+        ca_file: file(canary.ca_file.as_ref()),
+        timeout: canary.timeout.0,
+    }
+}
