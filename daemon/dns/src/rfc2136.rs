@@ -135,6 +135,10 @@ impl Rfc2136 {
                 sent.store(false, Ordering::Relaxed);
                 let now = session.look(&target).await?;
                 may_change(name, &now, call.epoch, &from, &to)?;
+                // An earlier attempt of ours, still on its way when we looked, got there first.
+                if now.values() == to && now.epoch() == Some(call.epoch) {
+                    return Ok(NameSwitched { values: to, already: true });
+                }
                 return Err(UpdateError::Overtaken { name: change.name.clone(), code }.into());
             }
             code => return Err(self.refused(code).into()),

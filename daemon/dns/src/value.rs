@@ -157,7 +157,7 @@ pub(crate) fn by_kind(
             Err(_) if values.len() > 1 => return Err(ValueError::NotAlone(value.clone())),
             Err(_) => RecordKind::Cname,
         };
-        let data = rdata(kind, value)?;
+        let data = rdata(kind, &value.to_ascii_lowercase())?;
         kinds.entry(kind).or_default().insert(text(&data), data);
     }
     Ok(kinds)

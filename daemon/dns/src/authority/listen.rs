@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::reply::{Transport, reply};
-use super::{AuthorityError, Shared};
+use super::{AuthorityError, KeptNames, Shared};
 use crate::exchange::{read_frame, write_frame};
 
 /// Connections at a time, for each address: resolvers use TCP only for what was cut, and each one costs a
@@ -74,7 +74,7 @@ impl Sockets {
             let task = serve_tcp(tcp, zone.clone(), stop.clone());
             listeners.spawn(async move { (name, task.await) });
         }
-        Serving { stop, listeners, addresses: self.addresses }
+        Serving { stop, listeners, addresses: self.addresses, zone }
     }
 }
 
@@ -97,9 +97,15 @@ pub struct Serving {
     stop: CancellationToken,
     listeners: JoinSet<(String, io::Result<()>)>,
     addresses: Vec<SocketAddr>,
+    zone: Shared,
 }
 
 impl Serving {
+    /// The same handle as [`Authority::names`](super::Authority::names).
+    pub fn names(&self, resolvers: Vec<SocketAddr>) -> KeptNames {
+        KeptNames::new(self.zone.clone(), &self.addresses, resolvers)
+    }
+
     /// The addresses it answers on.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses

@@ -58,7 +58,9 @@ impl Session {
                     return Err(UpdateError::Lame { server: self.server, zone: self.zone.clone() });
                 }
                 ResponseCode::NoError | ResponseCode::NXDomain => answers.push(answer),
-                code @ (ResponseCode::Refused | ResponseCode::NotAuth) => {
+                // To a question, "not authorised" can only mean the signature: PowerDNS says no more than that.
+                ResponseCode::NotAuth => return Err(self.key_refused("NOTAUTH")),
+                code @ ResponseCode::Refused => {
                     return Err(UpdateError::ZoneRefused { server: self.server, zone: self.zone.clone(), code });
                 }
                 // Nothing was changed yet, so this is no more than a server that is not well.
@@ -122,14 +124,18 @@ impl Session {
     }
 
     fn key_error(&self, error: TsigError) -> UpdateError {
-        let server = self.server;
         match error {
-            TsigError::BadKey => UpdateError::KeyRefused { server, reason: "BADKEY" },
-            TsigError::BadSig => UpdateError::KeyRefused { server, reason: "BADSIG" },
-            TsigError::BadTrunc => UpdateError::KeyRefused { server, reason: "BADTRUNC" },
-            TsigError::BadTime => UpdateError::Clock { server },
-            TsigError::Unknown(_) => UpdateError::KeyRefused { server, reason: "TSIG error" },
+            // Knot looks for the key among those with rights on the zone, and knows no other.
+            TsigError::BadKey => self.key_refused("BADKEY: unknown there, or without rights on the zone"),
+            TsigError::BadSig => self.key_refused("BADSIG"),
+            TsigError::BadTrunc => self.key_refused("BADTRUNC"),
+            TsigError::BadTime => UpdateError::Clock { server: self.server },
+            TsigError::Unknown(_) => self.key_refused("TSIG error"),
         }
+    }
+
+    fn key_refused(&self, reason: &'static str) -> UpdateError {
+        UpdateError::KeyRefused { server: self.server, reason }
     }
 
     fn untrusted(&self, what: &'static str, update: bool) -> UpdateError {
