@@ -1,0 +1,205 @@
+//! The agent of the lab: the `lifeboat` binary, its configuration, its command line.
+//!
+//! **Invariant:** the lab speaks to lifeboat as an operator does: a file, a process, commands.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::network::{Network, WITNESSES};
+use crate::postgres::{AGENT_USER, DATABASE};
+use crate::process::{Owner, tethered};
+use crate::region::{From, Region, To};
+
+/// The DNS name of the shop.
+pub const SHOP_NAME: &str = "shop.lab.test.";
+/// The workload's name in `lifeboat.toml`.
+pub const WORKLOAD: &str = "shop";
+/// How long one command may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
+/// How the agent probes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProbePolicy {
+    /// As in the demo: every second, one second each, 3 failures, silence counts after 3 s.
+    #[default]
+    Demo,
+    /// lifeboat's defaults: every 5 s, 10 s each, 3 failures, silence counts after 60 s.
+    Defaults,
+}
+
+/// What `lifeboat.toml` says in the lab, where tests differ.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// How it probes.
+    pub policy: ProbePolicy,
+    /// Whether a person is always asked.
+    pub supervised: bool,
+    /// The RTO objective, as in the file.
+    pub rto: String,
+    /// The RPO objective, as in the file.
+    pub rpo: String,
+    /// Whether the regions have a power controller as their fence.
+    pub power: bool,
+}
+
+impl Default for AgentOptions {
+    fn default() -> Self {
+        AgentOptions {
+            policy: ProbePolicy::default(),
+            supervised: false,
+            rto: "1m".to_owned(),
+            rpo: "30s".to_owned(),
+            power: true,
+        }
+    }
+}
+
+/// The program `name`, wanted at `told`, else beside this program: that is where cargo puts the programs of
+/// one workspace, and a folder above for its tests.
+#[must_use]
+pub fn program(told: Option<&Path>, name: &str) -> Option<PathBuf> {
+    if let Some(told) = told {
+        return told.exists().then(|| told.to_owned());
+    }
+    let this = std::env::current_exe().ok()?;
+    if this.file_name().is_some_and(|file| file == name) {
+        return Some(this);
+    }
+    this.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// The text of `lifeboat.toml`.
+#[must_use]
+pub fn config(lab: &Path, chaos: &Path, network: &Network, options: &AgentOptions) -> String {
+    let quoted = |text: &dyn std::fmt::Display| Value::from(text.to_string()).to_string();
+    let witnesses: Vec<String> =
+        (0..WITNESSES).map(|number| quoted(&network.path(From::Agent, To::Witness(number)))).collect();
+    let authority = network.authority();
+    let mode = if options.supervised { "supervised" } else { "automatic" };
+    let (witness_pace, pace) = match options.policy {
+        ProbePolicy::Defaults => ("", ""),
+        ProbePolicy::Demo => (
+            "witness_interval = \"1s\"\nwitness_timeout = \"1s\"\n",
+            "interval = \"1s\"\ntimeout = \"1s\"\nfailures = 3\nrecoveries = 2\nsilence = \"3s\"\n",
+        ),
+    };
+    let mut text = format!(
+        "# Written by chaos for one lab.\n\
+         [agent]\nname = \"bastion\"\nregion = \"west\"\nstate = {state}\nwitnesses = [{witnesses}]\n{witness_pace}\n\
+         [lease]\nkind = \"embedded\"\n\n[[notify]]\nkind = \"log\"\n\n\
+         [[region]]\nname = \"east\"\n[[region]]\nname = \"west\"\n\n\
+         [authority]\nzone = \"lab.test.\"\nlisten = [{listen}]\nnameservers = [\"ns.lab.test.\"]\n\n\
+         [[authority.record]]\nname = \"ns.lab.test.\"\nkind = \"A\"\nvalues = [\"{ns}\"]\nttl = \"5m\"\n\n\
+         [[workload]]\nname = \"{WORKLOAD}\"\nprimary = \"east\"\nstandbys = [\"west\"]\n\n\
+         [workload.objectives]\nrto = {rto}\nrpo = {rpo}\n\n[workload.failover]\nmode = \"{mode}\"\n\n",
+        state = quoted(&lab.join("agent/state").display()),
+        witnesses = witnesses.join(", "),
+        listen = quoted(&authority),
+        ns = authority.ip(),
+        rto = quoted(&options.rto),
+        rpo = quoted(&options.rpo),
+    );
+    if options.power {
+        for region in Region::ALL {
+            let (chaos, lab) = (quoted(&chaos.display()), quoted(&lab.display()));
+            let order = format!("[{chaos}, \"power\", \"off\", \"--lab\", {lab}, \"{{region}}\", \"--epoch\", \"{{epoch}}\"]");
+            // Writing to a String cannot fail.
+            let _ = write!(text, "[workload.fence.{region}]\ncommand = {order}\ntimeout = \"20s\"\n\n");
+        }
+    }
+    text + &database(lab, network, pace) + &probes(network, pace) + &names(network)
+}
+
+fn database(lab: &Path, network: &Network, pace: &str) -> String {
+    let password = Value::from(lab.join("agent/orders.password").display().to_string());
+    let endpoint = |region| network.path(From::Agent, To::Postgres(region));
+    format!(
+        "[[workload.database]]\nname = \"orders\"\nkind = \"postgres\"\ndbname = \"{DATABASE}\"\nuser = \"{AGENT_USER}\"\n\
+         password_file = {password}\ntls = \"off\"\n{pace}[workload.database.endpoint]\neast = \"{}\"\nwest = \"{}\"\n\n",
+        endpoint(Region::East),
+        endpoint(Region::West)
+    )
+}
+
+fn probes(network: &Network, pace: &str) -> String {
+    let probe = |region| {
+        let shop = network.path(From::Agent, To::Shop(region));
+        format!(
+            "[[workload.probe]]\nname = \"shop-{region}\"\nregion = \"{region}\"\nkind = \"http\"\n\
+             url = \"http://{shop}/health\"\nbody = \"ok\"\n{pace}\n"
+        )
+    };
+    Region::ALL.map(probe).concat()
+}
+
+fn names(network: &Network) -> String {
+    format!(
+        "[[workload.dns]]\nname = \"{SHOP_NAME}\"\nvia = \"authority\"\nttl = \"1s\"\n[workload.dns.target]\n\
+         east = [\"{}\"]\nwest = [\"{}\"]\n\n[workload.canary]\nurl = \"http://{}:{}/health\"\nbody = \"ok\"\ntimeout = \"1s\"\n",
+        network.host(Region::East),
+        network.host(Region::West),
+        SHOP_NAME.trim_end_matches('.'),
+        network.shop,
+    )
+}
+
+/// What a command said.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Its exit code; none when a signal ended it or it took longer than 30 s.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl Said {
+    /// Its output as JSON.
+    #[must_use]
+    pub fn json(&self) -> Option<Value> {
+        serde_json::from_str(&self.stdout).ok()
+    }
+}
+
+/// Runs one command of `lifeboat` with the lab's configuration.
+pub async fn command(lifeboat: &Path, config: &Path, args: &[&str]) -> Said {
+    let mut command = tokio::process::Command::from(tethered(lifeboat, Owner::Same));
+    command.arg("--config").arg(config).args(args).env("NO_COLOR", "1");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    match tokio::time::timeout(COMMAND_LIMIT, command.output()).await {
+        Ok(Ok(output)) => Said {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        },
+        Ok(Err(error)) => Said { code: None, stdout: String::new(), stderr: error.to_string() },
+        Err(_) => Said { code: None, stdout: String::new(), stderr: "no answer within 30 s".to_owned() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_names_paths_through_the_proxies_and_never_a_password() {
+        let network = Network::claim().unwrap();
+        let text = config(Path::new("/lab"), Path::new("/bin/chaos"), &network, &AgentOptions::default());
+        for region in Region::ALL {
+            assert!(text.contains(&network.path(From::Agent, To::Postgres(region)).to_string()));
+            assert!(text.contains(&network.path(From::Agent, To::Shop(region)).to_string()));
+            assert!(!text.contains(&network.door(To::Postgres(region)).to_string()));
+            assert!(text.contains(&format!("{region} = [\"{}\"]", network.host(region))));
+        }
+        assert!(text.contains(r#"command = ["/bin/chaos", "power", "off", "--lab", "/lab", "{region}", "--epoch", "{epoch}"]"#));
+        assert!(text.contains("interval = \"1s\"") && text.contains("password_file = \"/lab/agent/orders.password\""));
+        let quiet = AgentOptions { policy: ProbePolicy::Defaults, power: false, ..AgentOptions::default() };
+        let text = config(Path::new("/lab"), Path::new("/bin/chaos"), &network, &quiet);
+        assert!(!text.contains("interval") && !text.contains("fence"));
+    }
+}

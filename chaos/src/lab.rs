@@ -1,0 +1,495 @@
+//! A lab: two regions, everything between them, and the agent.
+//!
+//! **Invariant:** when a [`Lab`] is dropped, or its process dies in whatever way, none of its processes is left;
+//! when it is dropped its folder is gone too, unless it was asked to keep it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::agent::{self, AgentOptions, SHOP_NAME, Said};
+use crate::canary::{Canary, CanaryOptions, now_ms};
+use crate::network::{Network, WITNESSES};
+use crate::postgres::{AGENT_USER, DATABASE, Passwords, Postgres, PostgresError, SHOP_USER, Setup, write_secret};
+use crate::power::PowerError;
+use crate::process::{self, Nursery, Owner, ProcessError, Signal, tethered};
+use crate::proxy::{Fault, Proxy};
+use crate::region::{From, Region, To};
+use crate::witness::Witness;
+
+/// How long a shop or the agent may take to come up.
+const UP_WITHIN: Duration = Duration::from_secs(30);
+
+/// What a lab is made of.
+#[derive(Clone, Debug, Default)]
+pub struct LabOptions {
+    /// How the PostgreSQL pair is set up.
+    pub setup: Setup,
+    /// What `lifeboat.toml` says; none: a lab without an agent (it can be started later).
+    pub agent: Option<AgentOptions>,
+    /// Where `lifeboat` is; default: beside this program.
+    pub lifeboat: Option<PathBuf>,
+    /// Where `chaos` is, for the shops and the power controller; default: beside this program.
+    pub chaos: Option<PathBuf>,
+    /// Leave the folder with its data and logs.
+    pub keep: bool,
+}
+
+/// A lab could not be built, or something in it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// A program is missing.
+    #[error("no program {0:?} beside this one; build it (cargo build --workspace), or say where it is")]
+    Program(&'static str),
+    /// A folder, an address or a file could not be had.
+    #[error("cannot {act}")]
+    Io {
+        /// What was attempted.
+        act: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something did not come up or did not get there in time.
+    #[error("{what} within {} s{hint}", limit.as_secs())]
+    Late {
+        /// What did not happen.
+        what: String,
+        /// How long was waited.
+        limit: Duration,
+        /// What is known about it.
+        hint: String,
+    },
+    /// PostgreSQL.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// A process.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The power controller.
+    #[error(transparent)]
+    Power(#[from] PowerError),
+}
+
+fn io(act: impl Into<String>) -> impl FnOnce(io::Error) -> LabError {
+    let act = act.into();
+    move |source| LabError::Io { act, source }
+}
+
+/// A running lab.
+#[derive(Debug)]
+pub struct Lab {
+    // Dropped first to last: the processes end before the folder goes.
+    nursery: Nursery,
+    proxies: BTreeMap<(From, To), Proxy>,
+    servers: BTreeMap<Region, Postgres>,
+    _witnesses: Vec<Witness>,
+    network: Network,
+    passwords: Passwords,
+    chaos: PathBuf,
+    lifeboat: Option<PathBuf>,
+    agent: Mutex<Option<i32>>,
+    options: LabOptions,
+    folder: Folder,
+}
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Folder {
+    fn make(keep: bool) -> io::Result<Folder> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // Processes are found by the real path of their working directory.
+        let place = std::env::temp_dir().canonicalize()?;
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = place.join(format!("lifeboat-lab-{}-{number}", std::process::id()));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Ok(Folder { path, keep }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // PostgreSQL's children notice by themselves that their postmaster is gone, but not at once.
+        if let Err(error) = process::kill_within(&self.path) {
+            tracing::error!(%error, "processes of the lab are left");
+        }
+        if !self.keep
+            && let Err(error) = std::fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!(%error, path = %self.path.display(), "the lab's folder is left");
+        }
+    }
+}
+
+impl Lab {
+    /// Builds a lab and returns when it is complete: the standby streams, the shops answer, and the agent, if
+    /// there is one, runs.
+    ///
+    /// # Errors
+    /// When a part is missing on this machine or does not come up; nothing is left behind then.
+    pub async fn start(options: LabOptions) -> Result<Lab, LabError> {
+        Lab::start_telling(options, |_| {}).await
+    }
+
+    /// The same, telling what it does, stage by stage.
+    ///
+    /// # Errors
+    /// As [`Lab::start`].
+    pub async fn start_telling(options: LabOptions, tell: impl Fn(&str)) -> Result<Lab, LabError> {
+        let lab = Lab::lay_out(options).await?;
+        tell("making the primary database in east");
+        let (east, west) = (lab.server(Region::East), lab.server(Region::West));
+        east.init().await?;
+        east.start(&lab.nursery).await?;
+        east.furnish().await?;
+        tell("copying it to west, streaming from east");
+        west.follow(lab.network.path(From::Region(Region::West), To::Postgres(Region::East))).await?;
+        west.start(&lab.nursery).await?;
+        lab.replicated().await?;
+        tell("opening a shop in each region");
+        for region in Region::ALL {
+            lab.start_shop(region).await?;
+        }
+        if lab.options.agent.is_some() {
+            tell("starting the lifeboat agent");
+            lab.start_agent().await?;
+        }
+        Ok(lab)
+    }
+
+    async fn lay_out(options: LabOptions) -> Result<Lab, LabError> {
+        let chaos = agent::program(options.chaos.as_deref(), "chaos").ok_or(LabError::Program("chaos"))?;
+        let lifeboat = agent::program(options.lifeboat.as_deref(), "lifeboat");
+        if options.agent.is_some() && lifeboat.is_none() {
+            return Err(LabError::Program("lifeboat"));
+        }
+        let folder = Folder::make(options.keep).map_err(io("make the lab's folder"))?;
+        let network = Network::claim().map_err(io("claim addresses on loopback"))?;
+        let passwords = Passwords::random().map_err(io("make up passwords"))?;
+        let mut servers = BTreeMap::new();
+        for region in Region::ALL {
+            let door = network.door(To::Postgres(region));
+            servers.insert(region, Postgres::new(&folder.path, region, door, &passwords, options.setup)?);
+        }
+        let secrets = folder.path.join("agent");
+        std::fs::create_dir(&secrets).map_err(io("make the agent's folder"))?;
+        write_secret(&secrets.join("orders.password"), &passwords.agent).map_err(io("write a password file"))?;
+        let (proxies, witnesses) = connect(&network).await?;
+        let nursery = Nursery::open().map_err(io("start a thread"))?;
+        let agent = Mutex::new(None);
+        let lab = Lab {
+            nursery,
+            proxies,
+            servers,
+            _witnesses: witnesses,
+            network,
+            passwords,
+            chaos,
+            lifeboat,
+            agent,
+            options,
+            folder,
+        };
+        if let Some(agent) = &lab.options.agent {
+            lab.configure_agent(agent)?;
+        }
+        Ok(lab)
+    }
+
+    /// The lab's folder: a folder per region, the agent's folder, `lifeboat.toml`.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder.path
+    }
+
+    /// Its addresses.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The PostgreSQL server of a region.
+    #[must_use]
+    pub fn server(&self, region: Region) -> &Postgres {
+        &self.servers[&region]
+    }
+
+    /// The path from one place to a thing. Paths: from the agent to everything, and from each region to the
+    /// other one's PostgreSQL.
+    ///
+    /// # Panics
+    /// When the lab has no such path: a mistake in a test.
+    #[must_use]
+    pub fn proxy(&self, from: From, to: To) -> &Proxy {
+        self.proxies.get(&(from, to)).unwrap_or_else(|| panic!("the lab has no path from {from:?} to {to:?}"))
+    }
+
+    /// All paths with what they connect.
+    pub fn proxies(&self) -> impl Iterator<Item = (From, To, &Proxy)> {
+        self.proxies.iter().map(|((from, to), proxy)| (*from, *to, proxy))
+    }
+
+    pub(crate) fn agent_pid(&self) -> Option<i32> {
+        *self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts PostgreSQL and the shop of a region again, after [`Lab::lose`].
+    ///
+    /// # Errors
+    /// When the region was powered off for good by a fence ([`crate::power::on`] lifts that), or does not come up.
+    pub async fn restart(&self, region: Region) -> Result<(), LabError> {
+        self.server(region).start(&self.nursery).await?;
+        self.start_shop(region).await?;
+        self.to_region(region, Fault::None);
+        Ok(())
+    }
+
+    async fn start_shop(&self, region: Region) -> Result<(), LabError> {
+        let folder = region.folder(self.folder());
+        let password = self.folder().join(format!("agent/shop-{region}.password"));
+        write_secret(&password, &self.passwords.shop).map_err(io("write a password file"))?;
+        let log = std::fs::File::create(folder.join("shop.log")).map_err(io("make the shop's log"))?;
+        let errors = log.try_clone().map_err(io("make the shop's log"))?;
+        let door = self.network.door(To::Shop(region));
+        let mut command = tethered(&self.chaos, Owner::Same);
+        command.args(["shop", "--region", region.name(), "--listen", &door.to_string()]);
+        command.args(["--database", &self.network.door(To::Postgres(region)).to_string()]);
+        command.args(["--dbname", DATABASE, "--user", SHOP_USER, "--password-file"]).arg(password);
+        command.current_dir(folder).stdout(log).stderr(errors);
+        let pid = self.nursery.start(command)?;
+        self.wait(format!("the shop of {region} did not open"), UP_WITHIN, async || {
+            process::alive(pid) && tokio::net::TcpStream::connect(door).await.is_ok()
+        })
+        .await
+    }
+
+    /// Writes `lifeboat.toml`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn configure_agent(&self, options: &AgentOptions) -> Result<(), LabError> {
+        let text = agent::config(self.folder(), &self.chaos, &self.network, options);
+        std::fs::write(self.config(), text).map_err(io("write lifeboat.toml"))
+    }
+
+    /// Where `lifeboat.toml` is. A test may change it before [`Lab::start_agent`].
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.folder().join("lifeboat.toml")
+    }
+
+    /// Where the agent's log is.
+    #[must_use]
+    pub fn agent_log(&self) -> PathBuf {
+        self.folder().join("agent/lifeboat.log")
+    }
+
+    /// Starts the agent and returns once its control socket answers `status`. Also after it was killed.
+    ///
+    /// # Errors
+    /// When there is no `lifeboat` program, or it does not come up; the error ends with its log.
+    pub async fn start_agent(&self) -> Result<(), LabError> {
+        let lifeboat = self.lifeboat.as_deref().ok_or(LabError::Program("lifeboat"))?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.agent_log());
+        let log = log.map_err(io("make the agent's log"))?;
+        let errors = log.try_clone().map_err(io("make the agent's log"))?;
+        let mut command = tethered(lifeboat, Owner::Same);
+        command.args(["run", "--config"]).arg(self.config()).env("NO_COLOR", "1");
+        command.current_dir(self.folder().join("agent")).stdout(log).stderr(errors);
+        let pid = self.nursery.start(command)?;
+        *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = Some(pid);
+        self.wait("the agent did not answer".to_owned(), UP_WITHIN, async || {
+            !process::alive(pid) || self.lifeboat(&["status", "--json"]).await.code == Some(0)
+        })
+        .await?;
+        if process::alive(pid) {
+            return Ok(());
+        }
+        let log = std::fs::read_to_string(self.agent_log()).unwrap_or_default();
+        Err(LabError::Late { what: "the agent ended".to_owned(), limit: UP_WITHIN, hint: format!("; its log:\n{log}") })
+    }
+
+    /// Runs a command of `lifeboat` with the lab's configuration, as `&["status", "--json"]`.
+    pub async fn lifeboat(&self, args: &[&str]) -> Said {
+        match self.lifeboat.as_deref() {
+            Some(lifeboat) => agent::command(lifeboat, &self.config(), args).await,
+            None => Said { code: None, stdout: String::new(), stderr: "there is no lifeboat program".to_owned() },
+        }
+    }
+
+    /// What `lifeboat status --json` says; none while it does not answer.
+    pub async fn status(&self) -> Option<Value> {
+        self.lifeboat(&["status", "--json"]).await.json()
+    }
+
+    /// Waits until `met` says yes about the agent's status, and returns that status.
+    ///
+    /// # Errors
+    /// [`LabError::Late`] with `what` and the last status.
+    pub async fn until_status(
+        &self,
+        what: &str,
+        limit: Duration,
+        met: impl Fn(&Value) -> bool,
+    ) -> Result<Value, LabError> {
+        let mut last = Value::Null;
+        let wait = async {
+            loop {
+                if let Some(status) = self.status().await {
+                    if met(&status) {
+                        return status;
+                    }
+                    last = status;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let met = tokio::time::timeout(limit, wait).await;
+        met.map_err(|_| LabError::Late { what: what.to_owned(), limit, hint: format!("; the last status was {last:#}") })
+    }
+
+    /// A canary that writes to the shop through its DNS name.
+    #[must_use]
+    pub fn canary(&self, name: &str) -> Canary {
+        Canary::start(CanaryOptions::new(name, SHOP_NAME, self.network.shop, self.network.authority()))
+    }
+
+    /// Loses a region: kill -9 of every process of it, and every path to it refuses. Returns the moment just
+    /// before the first kill, in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// When processes survive.
+    pub fn lose(&self, region: Region) -> Result<u64, LabError> {
+        let at = now_ms();
+        process::kill_within(&region.folder(self.folder()))?;
+        self.to_region(region, Fault::Refuse);
+        Ok(at)
+    }
+
+    /// Freezes a region: every process of it is stopped (SIGSTOP) and every path to it is a black hole. This is
+    /// the silent death of a machine: nothing is reset. Returns the moment, as [`Lab::lose`].
+    ///
+    /// # Errors
+    /// When a signal is refused.
+    pub fn freeze(&self, region: Region) -> Result<u64, LabError> {
+        let at = now_ms();
+        process::signal(&process::within(&region.folder(self.folder()))?, Signal::STOP)?;
+        self.to_region(region, Fault::Blackhole);
+        Ok(at)
+    }
+
+    /// Wakes a frozen region, with all that it was about to do.
+    ///
+    /// # Errors
+    /// When a signal is refused.
+    pub fn thaw(&self, region: Region) -> Result<(), LabError> {
+        self.to_region(region, Fault::None);
+        Ok(process::signal(&process::within(&region.folder(self.folder()))?, Signal::CONT)?)
+    }
+
+    /// Gives every path to a region the same fault.
+    pub fn to_region(&self, region: Region, fault: Fault) {
+        let paths = self.proxies.iter().filter(|((_, to), _)| to.region() == Some(region));
+        paths.for_each(|(_, proxy)| proxy.set(fault));
+    }
+
+    /// Promotes a region's database by hand, as an operator without lifeboat would.
+    ///
+    /// # Errors
+    /// When it refuses or takes longer than 30 s.
+    pub async fn promote(&self, region: Region) -> Result<(), LabError> {
+        let promoted: bool = self.ask(region, "SELECT pg_promote(true, 30)", "promoting").await?;
+        if promoted {
+            return Ok(());
+        }
+        let limit = Duration::from_secs(30);
+        Err(LabError::Late { what: format!("{region} was not promoted"), limit, hint: String::new() })
+    }
+
+    /// The ids of all orders a region's database has.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn orders(&self, region: Region) -> Result<HashSet<String>, LabError> {
+        let server = self.server(region).connect(AGENT_USER).await?;
+        let rows = server.query("SELECT id FROM orders", &[]).await;
+        let sql = |source| PostgresError::Sql { region, act: "reading the orders", source };
+        Ok(rows.map_err(sql)?.into_iter().map(|row| row.get(0)).collect())
+    }
+
+    /// A digest of the reference table, which no failover may change.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn reference(&self, region: Region) -> Result<String, LabError> {
+        let sql = "SELECT md5(string_agg(product::text, ',' ORDER BY sku)) FROM product";
+        self.ask(region, sql, "reading the reference table").await
+    }
+
+    pub(crate) async fn ask<T>(&self, region: Region, sql: &str, act: &'static str) -> Result<T, LabError>
+    where
+        T: for<'a> tokio_postgres::types::FromSql<'a>,
+    {
+        let server = self.server(region).connect(AGENT_USER).await?;
+        let row = server.query_one(sql, &[]).await;
+        Ok(row.and_then(|row| row.try_get(0)).map_err(|source| PostgresError::Sql { region, act, source })?)
+    }
+
+    /// Returns once west has replayed all that east has written until now.
+    ///
+    /// # Errors
+    /// When it has not after 30 s.
+    pub async fn replicated(&self) -> Result<(), LabError> {
+        let sql = "SELECT pg_current_wal_lsn()::text";
+        let written: String = self.ask(Region::East, sql, "reading the WAL position").await?;
+        let sql = format!("SELECT coalesce(pg_last_wal_replay_lsn() >= '{written}'::pg_lsn, false)");
+        self.wait("west did not catch up with east".to_owned(), UP_WITHIN, async || {
+            self.ask(Region::West, &sql, "reading the replay position").await.unwrap_or(false)
+        })
+        .await
+    }
+
+    pub(crate) async fn wait(&self, what: String, limit: Duration, met: impl AsyncFn() -> bool) -> Result<(), LabError> {
+        let wait = async {
+            while !met().await {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(limit, wait).await.map_err(|_| LabError::Late { what, limit, hint: String::new() })
+    }
+}
+
+async fn connect(network: &Network) -> Result<(BTreeMap<(From, To), Proxy>, Vec<Witness>), LabError> {
+    let mut paths = Vec::new();
+    for region in Region::ALL {
+        paths.push((From::Agent, To::Postgres(region)));
+        paths.push((From::Agent, To::Shop(region)));
+        paths.push((From::Region(region.other()), To::Postgres(region)));
+    }
+    let mut witnesses = Vec::new();
+    for number in 0..WITNESSES {
+        let witness = Witness::start(network.door(To::Witness(number))).await;
+        witnesses.push(witness.map_err(io("start a witness"))?);
+        paths.push((From::Agent, To::Witness(number)));
+    }
+    let mut proxies = BTreeMap::new();
+    for (from, to) in paths {
+        let proxy = Proxy::start(network.path(from, to), network.door(to)).await;
+        proxies.insert((from, to), proxy.map_err(io("start a proxy"))?);
+    }
+    Ok((proxies, witnesses))
+}

@@ -1,0 +1,27 @@
+//! The lab: two regions on loopback, lost on purpose.
+//!
+//! What lifeboat promises is shown here on real servers: PostgreSQL pairs, shops that write to them, fault
+//! proxies on every path, a canary client that writes down every acknowledged order, and the `lifeboat`
+//! binary beside them. `chaos demo` is the show; tests use [`Lab`] for the cases a show has no room for.
+//!
+//! **Invariant:** the lab knows lifeboat only from outside: its binary, its files, its answers.
+//! **Invariant:** loopback only, no process and no folder left behind, however the lab ends.
+
+pub mod agent;
+pub mod canary;
+mod faults;
+pub mod lab;
+pub mod network;
+pub mod postgres;
+pub mod power;
+pub mod process;
+pub mod proxy;
+pub mod region;
+pub mod shop;
+pub mod witness;
+
+pub use agent::{AgentOptions, ProbePolicy};
+pub use canary::{Canary, CanaryOptions};
+pub use lab::{Lab, LabError, LabOptions};
+pub use proxy::Fault;
+pub use region::{From, Region, To};
