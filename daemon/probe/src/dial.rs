@@ -61,7 +61,44 @@ fn weaker(one: FailureKind, other: FailureKind) -> FailureKind {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use tokio::net::{TcpListener, TcpSocket};
+
     use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_swallows_packets_leaves_time_for_the_next() {
+        let limit = Duration::from_millis(400);
+        // A listener whose queue is full: further connections are neither accepted nor refused.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let clogged = socket.listen(1).unwrap();
+        let swallows = clogged.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) = tokio::time::timeout(limit / 2, TcpStream::connect(swallows)).await {
+            waiting.push(stream);
+        }
+        let open = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let accepts = open.local_addr().unwrap();
+        let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let refuses = closed.local_addr().unwrap();
+        drop(closed);
+
+        let over = std::pin::pin!(tokio::time::sleep(limit));
+        let mut deadline = Deadline::new(over, limit);
+        let connected = connect(&[swallows, refuses, accepts], &mut deadline).await.unwrap();
+        assert_eq!(connected.peer_addr().unwrap(), accepts);
+
+        let over = std::pin::pin!(tokio::time::sleep(limit));
+        let mut deadline = Deadline::new(over, limit);
+        let failure = connect(&[swallows, refuses], &mut deadline).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Silent);
+        for address in [swallows, refuses] {
+            assert!(failure.detail.contains(&address.to_string()), "{failure}");
+        }
+    }
 
     #[test]
     fn the_kind_that_proves_least_is_reported() {
