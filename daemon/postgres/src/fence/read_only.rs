@@ -1,0 +1,158 @@
+//! Fencing over SQL: read only for every transaction, closed to every session, the sessions ended.
+//!
+//! `default_transaction_read_only = on` alone fences nobody who does not want to be fenced: `BEGIN READ WRITE`, a
+//! `SET`, a role's own setting or a start-up option overrides it, in sessions there are and in new ones. There is no
+//! setting that refuses writes for all short of a restart, so nobody may stay or come in:
+//!
+//! 1. `session_preload_libraries` is set to a library that does not exist. A session loads them after it has
+//!    authenticated, so each new one ends with SQLSTATE 58P01 and a message that names lifeboat. Sessions that are
+//!    open, ours among them, do not load them, and neither do the senders to standbys, which go on draining.
+//! 2. Both settings are made with ALTER SYSTEM, so they hold across restarts, and write no WAL: nothing of the fence
+//!    reaches a standby. A base backup or `pg_rewind` *from* the fenced server would copy them; rejoining takes
+//!    its configuration from the new primary instead.
+//! 3. Every client backend but ours is ended, again and again until there is none.
+//! 4. The proof: a heartbeat over the session that was open before is refused with SQLSTATE 25006, and a new session is
+//!    turned away.
+//!
+//! Who may still get in, on purpose: a superuser, or a role with SET on that parameter, who logs in with
+//! `PGOPTIONS='-c session_preload_libraries='`. That is how lifeboat returns, and how a person lifts the fence:
+//! `ALTER SYSTEM RESET session_preload_libraries`, `ALTER SYSTEM RESET default_transaction_read_only`,
+//! `SELECT pg_reload_conf()`. Settings of a role or a database that override the first are looked for and are a
+//! reason not to believe in the fence; so are enabled subscriptions, whose workers write without a session.
+//!
+//! What is left, and not proven: a role with REPLICATION may write over a `replication=database` connection by asking
+//! for it; a client that was between connecting and authenticating at the moment of the reload (at most
+//! `authentication_timeout`) may come in late, and is read only unless it asks otherwise; extensions' background workers
+//! are read only unless they ask otherwise. The isolate command leaves none of these.
+//!
+//! **Invariant:** a server in recovery is not touched: it takes no writes as it is, and its settings would outlive
+//! its promotion.
+//! **Invariant:** nothing is touched when the server has seen a newer epoch.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use lifeboat_core::outcome::FenceProof;
+use lifeboat_core::{Fault, FaultKind};
+use lifeboat_engine::ports::Call;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+use super::Unproven;
+use crate::connect::Session;
+use crate::heartbeat::{Beat, HARMLESS_WRITE, Heartbeat};
+use crate::member::Member;
+use crate::position::not_outranked;
+use crate::trouble::{Trouble, within};
+
+/// Between two looks at whether the settings are read, or sessions gone.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Each by itself: ALTER SYSTEM takes no part in a transaction. The lock on the door comes first.
+const SETTINGS: [&str; 2] = [
+    "ALTER SYSTEM SET session_preload_libraries = 'fenced_by_lifeboat'",
+    "ALTER SYSTEM SET default_transaction_read_only = on",
+];
+
+const RELOAD: &str = "SELECT clock_timestamp()::text AS at, pg_reload_conf()";
+
+/// A session reads the settings again when it is between two statements, and the server before it starts another.
+const RELOADED: &str = "SELECT pg_conf_load_time() >= $1::text::timestamptz";
+
+/// What would let a session in, or write without one.
+const LOOPHOLES: &str = "SELECT format('%s of role %s, database %s', split_part(setting, '=', 1),
+   coalesce(pg_get_userbyid(nullif(setrole, 0)), 'any'), coalesce(datname, 'any'))
+ FROM pg_db_role_setting CROSS JOIN unnest(setconfig) AS setting
+   LEFT JOIN pg_database ON pg_database.oid = setdatabase
+ WHERE setting LIKE 'session_preload_libraries=%'
+ UNION ALL SELECT format('subscription %s', subname) FROM pg_subscription WHERE subenabled";
+
+const END_SESSIONS: &str = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+
+impl Member {
+    /// Fences the server over a session, if it answers within `first_answer`; the caller bounds the whole.
+    pub(super) async fn fence_over_sql(&self, call: &Call, first_answer: Duration) -> Result<FenceProof, Unproven> {
+        let reached = within(first_answer, self.reach()).await.map_err(|trouble| Unproven {
+            final_word: matches!(trouble, Trouble::Stranger { .. }),
+            fault: trouble.fault(),
+        })?;
+        let (session, sample) = (reached.session, reached.sample);
+        not_outranked(&sample, call.epoch).map_err(|fault| Unproven { fault, final_word: true })?;
+        if !reached.before {
+            tracing::warn!(region = %self.options.region, "no session was open; the fence is proven over one opened now");
+        }
+        let mut ended = BTreeSet::new();
+        if !sample.standby {
+            self.close(&session, &mut ended).await.map_err(Unproven::new)?;
+        }
+        let sqlstate = self.refusal(call, &session).await.map_err(Unproven::new)?;
+        Ok(FenceProof::WriteRefused { sqlstate, sessions_ended: ended.len() as u64 })
+    }
+
+    /// Makes the settings and ends the sessions.
+    async fn close(&self, session: &Session, ended: &mut BTreeSet<i32>) -> Result<(), Fault> {
+        let before_asking = |trouble: Trouble| trouble.fault();
+        let after_asking = |trouble: Trouble| trouble.fault_after_asking();
+        let loopholes = session.rows(LOOPHOLES, &[]).await.map_err(before_asking)?;
+        if let Some(row) = loopholes.first() {
+            let what: &str = row.try_get(0).map_err(|error| before_asking(error.into()))?;
+            let detail = format!("it cannot be fenced over SQL: {what} would get past the fence");
+            return Err(Fault::new(FaultKind::Refused, detail));
+        }
+        for setting in SETTINGS {
+            session.batch(setting).await.map_err(after_asking)?;
+        }
+        let row = session.row(RELOAD, &[]).await.map_err(after_asking)?;
+        let at: &str = row.try_get("at").map_err(|error| after_asking(error.into()))?;
+        while !reloaded(session, at).await.map_err(after_asking)? {
+            tokio::time::sleep(PAUSE).await;
+        }
+        while end_sessions(session, ended).await.map_err(after_asking)? {
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.turned_away().await
+    }
+
+    /// Sees that a new session is turned away.
+    async fn turned_away(&self) -> Result<(), Fault> {
+        match Session::open_as_client(&self.options, &self.witness.ended).await {
+            Err(trouble) if trouble.sqlstate() == Some(&SqlState::UNDEFINED_FILE) => Ok(()),
+            Err(trouble) => {
+                let detail = format!("a new session is turned away for another reason than the fence: {trouble}");
+                Err(Fault::new(FaultKind::Unclear, detail))
+            }
+            Ok(_) => Err(Fault::new(FaultKind::Refused, "a new session still gets past the fence")),
+        }
+    }
+
+    /// Tries to write over `session`; the SQLSTATE of the refusal.
+    async fn refusal(&self, call: &Call, session: &Session) -> Result<String, Fault> {
+        let attempt = if self.options.heartbeat {
+            let heartbeat = Heartbeat { agent: call.agent.clone(), epoch: call.epoch, at: self.clock.now() };
+            heartbeat.write(session).await
+        } else {
+            session.batch(HARMLESS_WRITE).await.map(|()| Beat::Outranked(call.epoch))
+        };
+        match attempt {
+            Err(trouble) if trouble.sqlstate() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {
+                Ok(SqlState::READ_ONLY_SQL_TRANSACTION.code().to_owned())
+            }
+            Err(trouble) => Err(trouble.fault_after_asking()),
+            Ok(_) => Err(Fault::new(FaultKind::Refused, "it was made read only, and still accepts a write")),
+        }
+    }
+}
+
+async fn reloaded(session: &Session, at: &str) -> Result<bool, Trouble> {
+    Ok(session.row(RELOADED, &[(&at, Type::TEXT)]).await?.try_get(0)?)
+}
+
+/// Ends the sessions there are; whether there were any.
+async fn end_sessions(session: &Session, ended: &mut BTreeSet<i32>) -> Result<bool, Trouble> {
+    let rows = session.rows(END_SESSIONS, &[]).await?;
+    for row in &rows {
+        ended.insert(row.try_get(0)?);
+    }
+    Ok(!rows.is_empty())
+}

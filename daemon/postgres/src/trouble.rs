@@ -1,0 +1,177 @@
+//! What goes wrong with a server, and what that means: for a look a failure, for a step a fault.
+//!
+//! **Invariant:** kinds come from the SQLSTATE, the kind of an I/O error or the TLS library's own variant,
+//! never from a message.
+//! **Invariant:** only what nothing was asked of is `Unreachable`; whoever sent a change says `Unclear` by itself.
+
+use std::error::Error as _;
+use std::io;
+use std::time::Duration;
+
+use lifeboat_core::sighting::FailureKind;
+use lifeboat_core::{Failure, Fault, FaultKind, SystemIdentifier};
+use thiserror::Error;
+use tokio_postgres::error::{DbError, SqlState};
+
+use crate::password::PasswordError;
+use crate::tls::AnchorError;
+
+/// Characters of a server's message that are kept.
+const LONGEST_MESSAGE: usize = 300;
+
+/// Anything that goes wrong between us and a server.
+#[derive(Debug, Error)]
+pub(crate) enum Trouble {
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error(transparent)]
+    Anchors(#[from] AnchorError),
+    #[error("the name {host} cannot be resolved: {source}")]
+    Unresolved { host: String, source: io::Error },
+    #[error("{address} cannot be connected to: {source}")]
+    Unconnected { address: String, source: io::Error },
+    #[error("{}", said(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error("the session ended: {}", .0.detail)]
+    Ended(Failure),
+    #[error("no answer within {} ms", .0.as_millis())]
+    Silent(Duration),
+    #[error("the server belongs to cluster {found}, expected {expected}")]
+    Stranger { found: SystemIdentifier, expected: SystemIdentifier },
+    #[error("the answer cannot be understood: {0}")]
+    Malformed(&'static str),
+}
+
+impl Trouble {
+    /// The SQLSTATE, when the server gave one.
+    pub(crate) fn sqlstate(&self) -> Option<&SqlState> {
+        match self {
+            Self::Postgres(error) => error.code(),
+            _ => None,
+        }
+    }
+
+    /// What a look reports.
+    pub(crate) fn failure(&self) -> Failure {
+        Failure::new(self.kind(), self.to_string())
+    }
+
+    /// What a step reports while it has changed nothing yet.
+    pub(crate) fn fault(&self) -> Fault {
+        let kind = match self.kind() {
+            FailureKind::Silent | FailureKind::Refused | FailureKind::Unreachable => FaultKind::Unreachable,
+            _ => FaultKind::Refused,
+        };
+        Fault::new(kind, self.to_string())
+    }
+
+    /// What a step reports once it has asked for a change: only a server's own no is a no.
+    pub(crate) fn fault_after_asking(&self) -> Fault {
+        let mut fault = self.fault();
+        if fault.kind == FaultKind::Unreachable {
+            fault.kind = FaultKind::Unclear;
+        }
+        fault
+    }
+
+    fn kind(&self) -> FailureKind {
+        match self {
+            // We could not even say who we are; that proves nothing about the server.
+            Self::Password(_) | Self::Stranger { .. } => FailureKind::WrongIdentity,
+            Self::Anchors(_) => FailureKind::Certificate,
+            Self::Unresolved { .. } => FailureKind::Unreachable,
+            Self::Unconnected { source, .. } => of_io(source),
+            Self::Postgres(error) => of_postgres(error),
+            Self::Ended(failure) => failure.kind,
+            Self::Silent(_) => FailureKind::Silent,
+            Self::Malformed(_) => FailureKind::Malformed,
+        }
+    }
+}
+
+fn of_postgres(error: &tokio_postgres::Error) -> FailureKind {
+    if let Some(state) = error.code() {
+        return of_sqlstate(state);
+    }
+    if error.is_closed() {
+        return FailureKind::Refused;
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return of_io(io);
+        }
+        cause = error.source();
+    }
+    FailureKind::Malformed
+}
+
+/// PostgreSQL's appendix A, "Error codes", by what each says of the server as a place to work.
+fn of_sqlstate(state: &SqlState) -> FailureKind {
+    match state {
+        s if *s == SqlState::INSUFFICIENT_PRIVILEGE => FailureKind::WrongIdentity,
+        // Shutting down, starting up, or full: it turned us away.
+        s if *s == SqlState::TOO_MANY_CONNECTIONS => FailureKind::Refused,
+        s => match s.code().get(..2) {
+            Some("28") => FailureKind::WrongIdentity,
+            Some("57" | "08") => FailureKind::Refused,
+            _ => FailureKind::WrongAnswer,
+        },
+    }
+}
+
+fn of_io(error: &io::Error) -> FailureKind {
+    use io::ErrorKind as K;
+    if let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return of_tls(inner);
+    }
+    match error.kind() {
+        K::TimedOut => FailureKind::Silent,
+        K::ConnectionRefused
+        | K::ConnectionReset
+        | K::ConnectionAborted
+        | K::BrokenPipe
+        | K::UnexpectedEof
+        | K::NotConnected => FailureKind::Refused,
+        K::InvalidData | K::InvalidInput => FailureKind::Malformed,
+        _ => FailureKind::Unreachable,
+    }
+}
+
+fn of_tls(error: &rustls::Error) -> FailureKind {
+    match error {
+        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => FailureKind::Certificate,
+        _ => FailureKind::Malformed,
+    }
+}
+
+/// An error as a person reads it: the server's own message with its SQLSTATE, or the causes in a row.
+fn said(error: &tokio_postgres::Error) -> String {
+    if let Some(error) = error.as_db_error() {
+        return said_by_server(error);
+    }
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The server's message, shortened, with its SQLSTATE.
+pub(crate) fn said_by_server(error: &DbError) -> String {
+    let message: String = error.message().chars().take(LONGEST_MESSAGE).collect();
+    format!("{message} (SQLSTATE {})", error.code().code())
+}
+
+/// `future`, or [`Trouble::Silent`] after `limit`.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    future: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    tokio::time::timeout(limit, future).await.unwrap_or(Err(Trouble::Silent(limit)))
+}
