@@ -105,9 +105,10 @@ impl Guardian {
             Event::Witnessed(witnessing) => self.witness(now, witnessing),
             Event::Ordered(order) => self.order(now, order),
             Event::StepEnded { workload, run, step, attempt, outcome } => {
-                self.with(now, &workload, |deciding| match deciding.reaction(Happening::StepEnded) {
-                    Reaction::TakeOutcome => deciding.take_outcome(&run, &step, attempt, outcome),
-                    _ => {}
+                self.with(now, &workload, |deciding| {
+                    if deciding.reaction(Happening::StepEnded) == Reaction::TakeOutcome {
+                        deciding.take_outcome(&run, &step, attempt, outcome);
+                    }
                 })
             }
         }
@@ -214,6 +215,13 @@ impl Guardian {
     pub fn beliefs(&self) -> BTreeMap<WorkloadName, (RegionName, Epoch)> {
         let all = self.workloads.iter();
         all.map(|(name, w)| (name.clone(), (w.ledger.primary.clone(), w.ledger.epoch))).collect()
+    }
+
+    /// The region that each workload's names say, as far as the record tells: the old one until the step
+    /// that switches them has given its outcome. For a name server that starts.
+    pub fn names_say(&self) -> BTreeMap<WorkloadName, (RegionName, Epoch)> {
+        let all = self.workloads.iter();
+        all.map(|(name, w)| (name.clone(), (w.ledger.names_say().clone(), w.ledger.epoch))).collect()
     }
 
     /// What an automatic failover of the workload would need, now.

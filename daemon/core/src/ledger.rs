@@ -80,6 +80,11 @@ impl Ledger {
         }
     }
 
+    /// The region that the workload's names say.
+    pub fn names_say(&self) -> &RegionName {
+        self.phase.run().filter(|run| !run.switched()).map_or(&self.primary, |run| &run.plan.from)
+    }
+
     /// Takes one record in.
     pub fn apply(&mut self, at: Moment, record: &Record) {
         match record {

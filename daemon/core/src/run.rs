@@ -278,8 +278,17 @@ impl Run {
 
     /// Whether the fence step gave its proof, or a person accepted that there is none.
     pub fn fenced(&self) -> bool {
+        self.did(Deed::Fence)
+    }
+
+    /// Whether the names say the target region.
+    pub fn switched(&self) -> bool {
+        self.did(Deed::SwitchDns)
+    }
+
+    fn did(&self, deed: Deed) -> bool {
         let mut steps = self.plan.steps.iter().zip(&self.progress);
-        steps.any(|(s, p)| s.deed == Deed::Fence && matches!(p, Progress::Done { .. } | Progress::Waived))
+        steps.any(|(s, p)| s.deed == deed && matches!(p, Progress::Done { .. } | Progress::Waived))
     }
 
     /// What must be asked about the loss before anything moves.

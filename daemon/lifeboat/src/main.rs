@@ -1,1 +1,39 @@
-fn main() {}
+//! The lifeboat binary: who is plugged into whom, and how it is said.
+//!
+//! **Invariant:** nothing is decided here, and the process exits here only.
+
+mod agent;
+mod api;
+mod cli;
+mod client;
+mod commands;
+mod failure;
+mod notices;
+mod plug;
+mod summary;
+mod ui;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // Before anything else: with no provider installed, the first TLS connection would panic.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are answers (0), anything else is a usage error (2).
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { failure::Exit::Usage.code() } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli::run(cli) {
+        Ok(exit) => exit.code(),
+        Err(failure) => {
+            ui::failure(&failure);
+            failure.exit.code()
+        }
+    }
+}

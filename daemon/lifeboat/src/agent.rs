@@ -1,0 +1,81 @@
+//! The agent's life: configure, bind, start, drain.
+
+use std::path::Path;
+
+use lifeboat_config::Config;
+use lifeboat_core::guardian::Guardian;
+use lifeboat_engine::clock::Clock;
+use lifeboat_engine::{Guard, Parts, open_state};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api;
+use crate::failure::{Exit, Failure};
+use crate::plug::{self, Plugged};
+
+/// Runs the agent until it is told to stop.
+pub(crate) async fn live(config: Config) -> Result<(), Failure> {
+    let Config { policy, wiring } = config;
+    let state = &wiring.agent.state;
+    let (journal, records) = open_state(state).map_err(|error| held(state, &error))?;
+    let runbook = lifeboat_runbooks::load(lifeboat_runbooks::FAILOVER).map_err(|flaws| {
+        let list: Vec<String> = flaws.iter().map(ToString::to_string).collect();
+        Failure::new(Exit::Config, format!("the failover runbook is not sound: {}", list.join("; ")))
+    })?;
+    let clock = Clock::start();
+    warn_of_clock(&records, clock);
+    let guardian = Guardian::restore(policy.clone(), runbook, env!("CARGO_PKG_VERSION"), &records);
+
+    let Plugged { world, authority } = plug::plug(&wiring, &policy, &guardian, clock).await?;
+    let stop = CancellationToken::new();
+    let guard = Guard::new(Parts { guardian, journal: journal.clone(), clock, world, stop: stop.clone() });
+    let door = api::Door::bind(&wiring.agent.socket)?;
+
+    let serving = authority.map(lifeboat_dns::Authority::start);
+    let api = tokio::spawn(door.serve(guard.inbox(), journal, stop.clone()));
+    let signals = tokio::spawn(until_signalled(stop.clone()));
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    info!(agent = %policy.agent, socket = %wiring.agent.socket.display(), "lifeboat is on guard");
+
+    let ended = guard.run().await;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    stop.cancel();
+    if let Some(serving) = serving {
+        serving.drain().await;
+    }
+    let _ = api.await;
+    signals.abort();
+    let _ = std::fs::remove_file(&wiring.agent.socket);
+    ended.map_err(|error| {
+        Failure::because(Exit::Failed, "the agent had to stop", &error)
+            .hint("start it again: what was under way goes on from the record")
+    })
+}
+
+fn held(state: &Path, error: &dyn std::error::Error) -> Failure {
+    Failure::because(Exit::Failed, format!("the record in {} cannot be used", state.display()), error)
+}
+
+/// A wall clock behind the newest record was set back: moments would repeat.
+fn warn_of_clock(records: &[lifeboat_core::Stamped], clock: Clock) {
+    let newest = records.last().map(|stamped| stamped.at);
+    if let Some(newest) = newest.filter(|newest| clock.now() < *newest) {
+        warn!(newest = %newest, now = %clock.now(), "the wall clock is behind the newest record; check the time service");
+    }
+}
+
+async fn until_signalled(stop: CancellationToken) {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        warn!("signals cannot be listened to; the agent stops only when it is killed");
+        return;
+    };
+    tokio::select! {
+        biased;
+        _ = term.recv() => info!("told to stop (SIGTERM)"),
+        _ = int.recv() => info!("told to stop (SIGINT)"),
+        () = stop.cancelled() => {}
+    }
+    stop.cancel();
+}

@@ -1,0 +1,141 @@
+//! Runs as a whole, put together from their records.
+
+use lifeboat_core::loss::Loss;
+use lifeboat_core::record::{Ending, Trigger};
+use lifeboat_core::{Epoch, Moment, Outcome, Record, RegionName, RunId, Stamped, StepName, WorkloadName};
+use serde::Serialize;
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct RunSummary {
+    pub(crate) run: RunId,
+    pub(crate) workload: WorkloadName,
+    pub(crate) runbook: String,
+    pub(crate) from: RegionName,
+    pub(crate) to: RegionName,
+    pub(crate) epoch: Epoch,
+    pub(crate) trigger: Trigger,
+    pub(crate) opened: Moment,
+    pub(crate) ended: Option<Moment>,
+    /// `running`, `asking`, `stranded`, `done`, `failed`, `abandoned` or `lapsed`.
+    pub(crate) state: &'static str,
+    /// Why it is in that state.
+    pub(crate) because: String,
+    pub(crate) loss: Option<Loss>,
+    pub(crate) steps: Vec<StepSummary>,
+}
+
+/// One step of it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct StepSummary {
+    pub(crate) step: StepName,
+    /// When its first attempt started.
+    pub(crate) started: Option<Moment>,
+    /// When it succeeded.
+    pub(crate) ended: Option<Moment>,
+    /// From the first attempt to the success, in milliseconds.
+    pub(crate) ms: Option<u64>,
+    pub(crate) attempts: u32,
+}
+
+/// All runs, oldest first.
+pub(crate) fn runs(records: &[Stamped]) -> Vec<RunSummary> {
+    let mut runs: Vec<RunSummary> = Vec::new();
+    for stamped in records {
+        if let Some(opened) = opened(stamped) {
+            runs.push(opened);
+        } else if let Some(id) = stamped.record.run()
+            && let Some(run) = runs.iter_mut().rev().find(|run| run.run == *id)
+        {
+            run.take(stamped);
+        }
+    }
+    runs
+}
+
+/// The records that tell a run: its own, and what was seen of the workload's regions just before.
+pub(crate) fn telling<'a>(records: &'a [Stamped], run: &RunSummary) -> Vec<&'a Stamped> {
+    let own = |stamped: &Stamped| stamped.record.run() == Some(&run.run);
+    let first = records.iter().position(own).unwrap_or(records.len());
+    let last = records.iter().rposition(own).unwrap_or(0);
+    let of_workload = |stamped: &&Stamped| stamped.record.workload() == Some(&run.workload);
+    // What led to it: back to the last time that the primary region was recorded as healthy.
+    let calm = |stamped: &Stamped| {
+        let healthy = lifeboat_core::status::Verdict::Healthy;
+        let about = matches!(&stamped.record, Record::VerdictChanged { workload, region, verdict, .. }
+            if *workload == run.workload && *region == run.from && *verdict == healthy);
+        about || matches!(&stamped.record, Record::RunEnded { workload, .. } if *workload == run.workload)
+    };
+    let from = records[..first].iter().rposition(calm).map_or(0, |index| index + 1);
+    let within = records.iter().enumerate().filter(|(index, _)| (from..=last).contains(index));
+    within.map(|(_, stamped)| stamped).filter(of_workload).collect()
+}
+
+fn opened(stamped: &Stamped) -> Option<RunSummary> {
+    let Record::RunOpened { workload, run, trigger, plan, reason } = &stamped.record else { return None };
+    let steps = plan.steps.iter().map(|step| StepSummary {
+        step: step.name.clone(),
+        started: None,
+        ended: None,
+        ms: None,
+        attempts: 0,
+    });
+    Some(RunSummary {
+        run: run.clone(),
+        workload: workload.clone(),
+        runbook: plan.runbook.clone(),
+        from: plan.from.clone(),
+        to: plan.to.clone(),
+        epoch: plan.epoch,
+        trigger: trigger.clone(),
+        opened: stamped.at,
+        ended: None,
+        state: "running",
+        because: reason.to_string(),
+        loss: None,
+        steps: steps.collect(),
+    })
+}
+
+impl RunSummary {
+    fn take(&mut self, stamped: &Stamped) {
+        match &stamped.record {
+            Record::StepStarted { step, attempt, .. } => self.step(step, |s| {
+                s.started.get_or_insert(stamped.at);
+                s.attempts = *attempt;
+            }),
+            Record::StepEnded { step, outcome: Outcome::Succeeded(_), .. } => self.step(step, |s| {
+                s.ended = Some(stamped.at);
+                let took = s.started.map(|started| stamped.at.since(started));
+                s.ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            }),
+            Record::LossMeasured { loss, .. } => self.loss = Some(loss.clone()),
+            Record::Asked { question, .. } => self.turn("asking", question.to_string()),
+            Record::Approved { by, .. } => self.turn("running", format!("approved by {by}")),
+            Record::Stranded { reason, .. } => self.turn("stranded", reason.to_string()),
+            Record::Continued { by, .. } => self.turn("running", format!("continued by {by}")),
+            Record::RunEnded { ending, reason, .. } => {
+                self.ended = Some(stamped.at);
+                let state = match ending {
+                    Ending::Done => "done",
+                    Ending::Failed => "failed",
+                    Ending::Abandoned => "abandoned",
+                    Ending::Lapsed => "lapsed",
+                };
+                self.turn(state, reason.to_string());
+            }
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, name: &StepName, change: impl FnOnce(&mut StepSummary)) {
+        if let Some(step) = self.steps.iter_mut().find(|step| step.step == *name) {
+            change(step);
+        }
+    }
+
+    fn turn(&mut self, state: &'static str, because: String) {
+        self.state = state;
+        self.because = because;
+    }
+}

@@ -1,0 +1,6 @@
+//! Answers as pages for people.
+
+pub(crate) mod explain;
+pub(crate) mod history;
+pub(crate) mod plan;
+pub(crate) mod status;

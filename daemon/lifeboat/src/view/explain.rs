@@ -1,0 +1,43 @@
+//! `lifeboat explain`, for a person.
+
+use std::fmt::Write;
+
+use lifeboat_core::status::WorkloadStatus;
+use lifeboat_core::time::length;
+use lifeboat_core::{Stamped, WorkloadName};
+
+use crate::summary::RunSummary;
+use crate::ui::{Tone, paint};
+
+/// A run, record by record, each with the time since the run was opened.
+pub(crate) fn run(summary: &RunSummary, records: &[&Stamped]) -> String {
+    let mut page = String::new();
+    let RunSummary { run, runbook, workload, from, to, epoch, state, because, .. } = summary;
+    let _ = writeln!(page, "{run}: {runbook} of {workload} from {from} to {to}, epoch {epoch}: {state}");
+    let _ = writeln!(page, "{because}\n");
+    for stamped in records {
+        let time = if stamped.at < summary.opened {
+            format!("-{}", length(summary.opened.since(stamped.at)))
+        } else {
+            format!("+{}", length(stamped.at.since(summary.opened)))
+        };
+        let _ = writeln!(page, "{}  {time:>10}  {}", stamped.at, stamped.record);
+    }
+    page
+}
+
+/// Each condition of an automatic failover, with its number.
+pub(crate) fn why_not(workload: &WorkloadName, status: &WorkloadStatus) -> String {
+    let mut page = String::new();
+    let shut = status.conditions.iter().filter(|condition| !condition.holds).count();
+    let _ = match shut {
+        0 => writeln!(page, "{workload} would fail over now: every condition holds"),
+        1 => writeln!(page, "{workload} does not fail over by itself: one condition does not hold"),
+        _ => writeln!(page, "{workload} does not fail over by itself: {shut} conditions do not hold"),
+    };
+    for condition in &status.conditions {
+        let mark = if condition.holds { paint(Tone::Good, "yes") } else { paint(Tone::Bad, "no ") };
+        let _ = writeln!(page, "  {mark}  {:<18} {}", condition.gate.to_string(), condition.reason);
+    }
+    page
+}
