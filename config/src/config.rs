@@ -105,10 +105,10 @@ fn parse(source: &Source) -> Result<Spanned<DeTable<'_>>, Problems> {
     const RECOVERED: usize = 1 << 16;
     let errors =
         if source.text.len() > RECOVERED { vec![first] } else { DeTable::parse_recoverable(&source.text).1 };
-    let (mut found, mut last) = (Found::default(), 0);
+    let (mut found, mut last) = (Found::default(), None);
     for error in errors {
         let problem = syntax(&error);
-        let line = problem.span.as_ref().map_or(0, |span| source.position(span.start).line);
+        let line = Some(problem.span.as_ref().map(|span| source.position(span.start).line));
         if line != last {
             found.add(problem);
         }

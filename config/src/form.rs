@@ -158,6 +158,7 @@ impl HostPort {
                 "for example \"db.east.example.com:5432\", \"192.0.2.7:5432\" or \"[2001:db8::7]:5432\"",
             )
         };
+        without_secret(text)?;
         if text.contains("://") {
             return Err(bad("it is a URL"));
         }
@@ -181,6 +182,16 @@ impl fmt::Display for HostPort {
             write!(f, "{}:{}", self.host, self.port)
         }
     }
+}
+
+/// Refuses an address with a user in it, without repeating it: a password may follow the user.
+fn without_secret(text: &str) -> Result<(), Flaw> {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    if !rest.split(['/', '?', '#']).next().unwrap_or_default().contains('@') {
+        return Ok(());
+    }
+    let help = "secrets are references to files, never part of the configuration";
+    Err(Flaw::new(Rule::SecretInAddress, "an address with a user or a password in it", help))
 }
 
 fn port_number(text: &str) -> Option<u16> {
@@ -347,6 +358,7 @@ impl HttpUrl {
             let message = format!("`{}` is not a URL that can be probed: {why}", shown(text));
             Flaw::new(Rule::BadUrl, message, "for example \"https://shop.east.example.com/health\"")
         };
+        without_secret(text)?;
         let (secure, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
             (Some(rest), _) => (true, rest),
             (_, Some(rest)) => (false, rest),
@@ -359,14 +371,6 @@ impl HttpUrl {
             return Err(bad("a fragment is never sent to a server"));
         }
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        if authority.contains('@') {
-            // The message must not repeat it: it may be a password.
-            return Err(Flaw::new(
-                Rule::BadUrl,
-                "a URL with a user or a password in it",
-                "secrets are references to files, never part of the configuration",
-            ));
-        }
         let bracketed = authority.ends_with(']');
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !bracketed => {

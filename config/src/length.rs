@@ -19,6 +19,7 @@ const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_0
 pub struct Length(pub Duration);
 
 impl Length {
+    #[cfg(test)]
     pub(crate) const fn millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }

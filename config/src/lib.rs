@@ -8,6 +8,8 @@
 
 mod config;
 pub mod document;
+mod effective;
+mod environment;
 mod form;
 mod length;
 mod place;
@@ -21,6 +23,7 @@ mod source;
 pub mod wiring;
 
 pub use config::{Config, Loaded};
+pub use environment::environment;
 pub use form::{Cluster, FilePath, Fqdn, HostPort, HttpUrl, IpPort, Label, Target};
 pub use length::Length;
 pub use problem::{MOST, Problem, Problems, WIDTH};

@@ -46,6 +46,21 @@ impl Place {
         self
     }
 
+    /// Whether there is a value of its own here.
+    pub(crate) fn is_written(&self, root: &DeTable<'_>) -> bool {
+        let mut steps = self.steps.iter();
+        let Some(Step::Key(first)) = steps.next() else { return true };
+        let mut value = root.get(first.as_str());
+        for step in steps {
+            value = value.and_then(|v| match (step, v.get_ref()) {
+                (Step::Key(name), DeValue::Table(table)) => table.get(name.as_str()),
+                (Step::Index(index), DeValue::Array(array)) => array.get(*index),
+                _ => None,
+            });
+        }
+        value.is_some()
+    }
+
     /// The bytes it stands for; nothing for the top of the document.
     pub(crate) fn span(&self, root: &DeTable<'_>) -> Option<Range<usize>> {
         let mut steps = self.steps.iter();

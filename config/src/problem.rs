@@ -155,13 +155,22 @@ impl Problems {
         if problem.help.is_empty() { Ok(()) } else { writeln!(f, "{margin} = help: {}", problem.help) }
     }
 
+    /// Whether a problem in the line that begins at `start` is about what may be a secret.
+    fn line_hides(&self, start: usize) -> bool {
+        let mut hiding = self.list.iter().filter(|p| p.rule.hides_value()).filter_map(|p| p.span.as_ref());
+        hiding.any(|span| self.source.line(span.start).0 == start)
+    }
+
     /// The line at fault and the carets under it, cut to [`WIDTH`] columns around the fault.
     fn excerpt(&self, rule: Rule, span: &Range<usize>) -> (String, String) {
         let (start, line) = self.source.line(span.start);
         let from = (span.start - start).min(line.len());
         let to = (span.end.saturating_sub(start)).clamp(from, line.len());
         let (before, fault, after) = (&line[..from], &line[from..to], &line[to..]);
-        let (before, fault, after) = if rule.hides_value() {
+        let (before, fault, after) = if !rule.hides_value() && self.line_hides(start) {
+            // Another problem says that a value of this line may be a secret: only what is at fault here is shown.
+            ("… ", fault, " …")
+        } else if rule.hides_value() {
             let hidden = if rule == Rule::UnknownKey { fault } else { "…" };
             (hide(before, rule), hidden, if after.trim().is_empty() { "" } else { " …" })
         } else {

@@ -60,7 +60,7 @@ impl fmt::Display for Rule {
 impl Rule {
     /// Whether the text at fault may be a secret in the wrong place, so that it must not be repeated.
     pub(crate) const fn hides_value(self) -> bool {
-        matches!(self, Self::RelativePath | Self::BadUrl | Self::UnknownKey)
+        matches!(self, Self::RelativePath | Self::SecretInAddress | Self::UnknownKey)
     }
 }
 
@@ -104,6 +104,8 @@ rules! {
     BadAddress "bad-address" Error;
     /// A text that is no URL that can be probed.
     BadUrl "bad-url" Error;
+    /// A user or a password in an address.
+    SecretInAddress "secret-in-address" Error;
     /// A text that is no DNS name.
     BadDnsName "bad-dns-name" Error;
     /// A DNS name without its final dot.

@@ -15,6 +15,7 @@ pub fn schema() -> Value {
     let settings = SchemaSettings::draft2020_12().for_deserialize();
     let mut schema = settings.into_generator().into_root_schema_for::<Document>();
     RecursiveTransform(without_null).transform(&mut schema);
+    RecursiveTransform(describe_tag).transform(&mut schema);
     schema.insert("title".to_owned(), "lifeboat.toml".into());
     schema.to_value()
 }
@@ -42,6 +43,19 @@ fn without_null(schema: &mut Schema) {
                     schema.insert(key, value);
                 }
             }
+        }
+    }
+}
+
+/// The key that tells the branches of a choice apart has no doc comment of its own: it takes that of its branch.
+fn describe_tag(schema: &mut Schema) {
+    let about = schema.get("description").cloned();
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for property in properties.into_iter().flat_map(|p| p.values_mut()).filter_map(Value::as_object_mut) {
+        if property.contains_key("const")
+            && let Some(about) = &about
+        {
+            property.entry("description").or_insert_with(|| about.clone());
         }
     }
 }

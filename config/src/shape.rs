@@ -13,6 +13,8 @@ use crate::rule::Rule;
 
 mod words;
 
+pub(crate) use words::nearest;
+
 /// Checks `root` against `schema`.
 pub(crate) fn check(schema: &Value, root: &Spanned<DeTable<'_>>, found: &mut Found) {
     let mut walk = Walk { schema, found, path: Vec::new() };
@@ -153,11 +155,27 @@ impl<'s> Walk<'s, '_> {
 
     fn missing(&mut self, shape: &Shape<'s>, key: &str, node: Option<Node<'_, '_>>) {
         let about = shape.properties().and_then(|p| p.get(key)).map(|schema| self.resolve(schema));
+        let kind = about.as_ref().and_then(|s| s.text("type")).unwrap_or_default();
+        let tables = about.as_ref().and_then(|s| s.get("items")).is_some_and(|items| {
+            let items = self.resolve(items);
+            items.text("type") == Some("object") || items.text("type").is_none()
+        });
+        let path = self.path.iter().map(String::as_str).chain([key]).collect::<Vec<_>>().join(".");
+        let written = match kind {
+            "array" if tables => format!("add [[{path}]]"),
+            "object" => format!("add [{path}]"),
+            _ => key.to_owned(),
+        };
         let about = about.and_then(|s| s.text("description")).unwrap_or_default();
         let place =
             if self.path.is_empty() { "the document".to_owned() } else { format!("`{}`", self.here()) };
         let span = node.map(Spanned::span);
-        self.add(Rule::MissingKey, span, format!("`{key}` is missing in {place}"), words::about(key, about));
+        self.add(
+            Rule::MissingKey,
+            span,
+            format!("`{key}` is missing in {place}"),
+            words::about(&written, about),
+        );
     }
 
     /// A table whose keys depend on the word that one of them, the tag, holds.

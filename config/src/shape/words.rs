@@ -109,9 +109,9 @@ pub(super) fn tag<'s>(
 }
 
 /// The first sentence of what is said about a key.
-pub(super) fn about(key: &str, description: &str) -> String {
+pub(super) fn about(written: &str, description: &str) -> String {
     let line = description.split('\n').next().unwrap_or_default();
-    if line.is_empty() { String::new() } else { format!("{key}: {line}") }
+    if line.is_empty() { String::new() } else { format!("{written}: {line}") }
 }
 
 /// Message and hint for a list or a text that is too short or too long.

@@ -1,0 +1,138 @@
+//! When to act without a person, and how a region is fenced.
+
+use super::Review;
+use crate::document::LeaseKind;
+use crate::document::workload::{Failover, Mode, Workload};
+use crate::form::shown;
+use crate::length::Length;
+use crate::place::Place;
+use crate::rule::Rule;
+use crate::rules::looking;
+use crate::shape::nearest;
+
+/// What is replaced in a fence's command.
+const PLACEHOLDERS: [&str; 2] = ["region", "epoch"];
+
+pub(super) fn check(review: &mut Review<'_, '_>, workload: &Workload, at: &Place) {
+    let failover = &workload.failover;
+    let here = at.key("failover");
+    match review.document.lease.kind {
+        LeaseKind::Embedded => check_embedded(review, failover, &here),
+    }
+    if failover.mode == Mode::Automatic {
+        check_automatic(review, workload, &here);
+    }
+    check_freshness(review, workload, at);
+    check_fences(review, workload, at);
+}
+
+/// One agent, so one vantage and no lease that could expire.
+fn check_embedded(review: &mut Review<'_, '_>, failover: &Failover, here: &Place) {
+    if failover.quorum > 1 {
+        let message =
+            format!("{} vantages must agree, but with lease \"embedded\" there is one", failover.quorum);
+        review.report(Rule::QuorumOverVantages, &here.key("quorum"), message, "set `quorum` to 1");
+    }
+    if failover.fence_expiry {
+        let message = "with lease \"embedded\" there is no write lease that could expire";
+        let help = "remove `fence_expiry`; configure a fence command instead";
+        review.report(Rule::FenceExpiryEmbedded, &here.key("fence_expiry"), message, help);
+    }
+}
+
+fn check_automatic(review: &mut Review<'_, '_>, workload: &Workload, here: &Place) {
+    let failover = &workload.failover;
+    if review.document.agent.witnesses.is_empty() {
+        let message =
+            format!("`{}` would never fail over: without witnesses the agent always abstains", workload.name);
+        let help = "name three or more places in `agent.witnesses`, or set `mode` to \"supervised\"";
+        review.report(Rule::AutomaticWithoutWitnesses, &here.key("mode"), message, help);
+    }
+    let (cooldown, window) = (failover.cooldown.0, failover.budget_window);
+    if cooldown.is_zero() {
+        let message = "without a cooldown a workload can move to and fro until the budget is used up";
+        review.report(Rule::NoCooldown, &here.key("cooldown"), message, "an hour is usual");
+    } else {
+        let fitting = window.0.as_millis() / cooldown.as_millis() + 1;
+        if fitting <= failover.budget as u128 {
+            let message = format!(
+                "a budget of {} in {window} is never used up: the cooldown of {} allows {fitting}",
+                failover.budget,
+                Length(cooldown)
+            );
+            review.report(
+                Rule::BudgetWithoutEffect,
+                &here.key("budget"),
+                message,
+                "lower it, or widen `budget_window`",
+            );
+        }
+    }
+}
+
+/// Two looks follow each other after an interval, and the second one may take its whole timeout.
+fn check_freshness(review: &mut Review<'_, '_>, workload: &Workload, at: &Place) {
+    let agent = &review.document.agent;
+    let freshness = workload.failover.freshness;
+    let witnesses = (!agent.witnesses.is_empty())
+        .then(|| ("the witnesses".to_owned(), agent.witness_interval.0 + agent.witness_timeout.0));
+    let watches = looking::watches(workload, at);
+    let probes = watches.iter().map(|w| (format!("`{}`", w.name), w.watch.interval.0 + w.watch.timeout.0));
+    let slowest = probes.chain(witnesses).max_by_key(|(_, gap)| *gap);
+    if let Some((what, gap)) = slowest.filter(|(_, gap)| *gap >= freshness.0) {
+        let message = format!(
+            "{what} may be seen only every {} (interval and timeout), but after {freshness} a sighting is too old",
+            Length(gap)
+        );
+        let help = "raise `freshness`, or look more often; else the agent abstains between two looks";
+        review.report(Rule::FreshnessTooShort, &at.key("failover").key("freshness"), message, help);
+    }
+}
+
+fn check_fences(review: &mut Review<'_, '_>, workload: &Workload, at: &Place) {
+    if workload.failover.mode == Mode::Automatic && review.regions_known(workload) {
+        let bare: Vec<_> = workload.regions().filter(|r| !workload.fence.contains_key(r.as_str())).collect();
+        let names: Vec<_> = bare.iter().map(|r| format!("`{r}`")).collect();
+        if !bare.is_empty() {
+            let message = format!(
+                "nothing can fence {} of `{}` when it does not answer",
+                names.join(", "),
+                workload.name
+            );
+            let help = "only a server that still answers can be fenced; otherwise a person is asked. Add [workload.fence.REGION]";
+            review.report(Rule::NoFence, &at.key("failover").key("mode"), message, help);
+        }
+    }
+    for (region, fence) in &workload.fence {
+        let here = at.key("fence").key(region).key("command");
+        for (n, argument) in fence.command.iter().enumerate() {
+            for unknown in placeholders(argument).filter(|p| !PLACEHOLDERS.contains(p)) {
+                let help = match nearest(unknown, PLACEHOLDERS.into_iter()) {
+                    Some(near) => format!("did you mean {{{near}}}?"),
+                    None => "{region} and {epoch} are replaced".to_owned(),
+                };
+                let message = format!("`{{{}}}` is not replaced", shown(unknown));
+                review.report(Rule::UnknownPlaceholder, &here.index(n), message, help);
+            }
+        }
+        let program = fence.command.first().map_or("", String::as_str);
+        if !program.starts_with('/') {
+            let message = format!(
+                "`{}` is looked up in PATH, which differs between a shell and a service",
+                shown(program)
+            );
+            review.report(
+                Rule::ProgramWithoutPath,
+                &here.index(0),
+                message,
+                "write the full path of the program",
+            );
+        }
+    }
+}
+
+/// The words in braces.
+fn placeholders(text: &str) -> impl Iterator<Item = &str> {
+    let word = |w: &&str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
+    text.split('{').skip(1).filter_map(|after| after.split_once('}')).map(|(inside, _)| inside).filter(word)
+}
