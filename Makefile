@@ -1,0 +1,38 @@
+# Two commands do everything on a fresh Debian or Ubuntu machine: `make demo` and `make test`.
+# Both install what they need from the distribution, as root or with sudo, and say so.
+
+.PHONY: demo test bench fmt clippy deny build clean
+
+# Loses a primary region on real servers and shows how it is survived.
+demo: ARGS ?=
+demo:
+	tests/install.sh demo
+	cargo build --locked -p lifeboat -p lifeboat-chaos
+	target/debug/chaos demo $(ARGS)
+
+# Every test: tables, properties, goldens, real servers on loopback, repository rules.
+test:
+	tests/install.sh test
+	cargo build --locked --workspace --bins
+	cargo test --locked --workspace --no-fail-fast
+
+# Figures, ours beside the peers', in one run.
+bench:
+	tests/install.sh bench
+	cargo bench --locked --workspace
+
+fmt:
+	cargo fmt --all --check
+
+clippy:
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+deny:
+	command -v cargo-deny >/dev/null || cargo install cargo-deny --version 0.20.2 --locked
+	cargo deny --all-features check bans licenses sources
+
+build:
+	cargo build --locked --release -p lifeboat
+
+clean:
+	cargo clean
