@@ -33,7 +33,7 @@ use crate::failure::{Exit, Failure};
 use crate::notices::LogNotify;
 
 /// The members of all databases, by workload, region and database.
-type Members = BTreeMap<(WorkloadName, RegionName, DatabaseName), Arc<Member>>;
+pub(crate) type Members = BTreeMap<(WorkloadName, RegionName, DatabaseName), Arc<Member>>;
 
 /// The adapters, and the authority that still has to be started.
 pub(crate) struct Plugged {
@@ -85,7 +85,7 @@ fn notify(kind: &NotifyKind) -> Arc<dyn Notify> {
     }
 }
 
-fn witnesses(wiring: &Wiring, kit: &Kit) -> Result<Vec<Arc<dyn Witness>>, Failure> {
+pub(crate) fn witnesses(wiring: &Wiring, kit: &Kit) -> Result<Vec<Arc<dyn Witness>>, Failure> {
     let made = wiring.witnesses.places.iter().map(|place| {
         let witness = TcpWitness::new(&place.to_string(), kit);
         let witness =

@@ -1,9 +1,12 @@
 //! `lifeboat check`
 
+mod network;
+
 use clap::Args;
+use lifeboat_config::Severity;
 
 use crate::cli::Place;
-use crate::commands::{load, report};
+use crate::commands::{load, report, talk};
 use crate::failure::{Exit, Failure};
 use crate::ui;
 
@@ -22,9 +25,23 @@ impl Check {
     pub(crate) fn run(self, place: &Place) -> Result<Exit, Failure> {
         let loaded = load(&place.config)?;
         report(&loaded.warnings);
-        let _ = self.environment;
-        let warnings = loaded.warnings.count(lifeboat_config::Severity::Warning);
-        ui::answer(&format!("{}: no errors, {warnings} warnings", place.config.display()));
-        Ok(Exit::Done)
+        let warnings = loaded.warnings.count(Severity::Warning);
+        let plural = if warnings == 1 { "warning" } else { "warnings" };
+        ui::answer(&format!("{}: no errors, {warnings} {plural}", place.config.display()));
+        if !self.environment {
+            return Ok(Exit::Done);
+        }
+        let local = lifeboat_config::environment(&loaded);
+        report(&local);
+        let findings = talk(network::look(&loaded.config.wiring))?;
+        for finding in &findings {
+            ui::answer(&finding.to_string());
+        }
+        let failed = local.count(Severity::Error) + findings.iter().filter(|f| f.failed()).count();
+        match failed {
+            0 => Ok(Exit::Done),
+            1 => Err(Failure::new(Exit::Failed, "the environment is not ready: one finding")),
+            _ => Err(Failure::new(Exit::Failed, format!("the environment is not ready: {failed} findings"))),
+        }
     }
 }
