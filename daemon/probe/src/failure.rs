@@ -18,12 +18,17 @@ pub(crate) enum Part {
     Body,
 }
 
-/// A socket failed, plain or with TLS on it.
+/// A connection failed after it was made, plain or with TLS on it.
 pub(crate) fn of_io(error: &io::Error) -> Failure {
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return of_tls(tls);
     }
-    Failure::new(kind_of_io(error.kind()), error.to_string())
+    let kind = match error.kind() {
+        // Said by what decodes chunks and records, about what came.
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => FailureKind::Malformed,
+        kind => kind_of_io(kind),
+    };
+    Failure::new(kind, error.to_string())
 }
 
 /// The kind of failure that a kind of socket error is.
@@ -37,7 +42,6 @@ pub(crate) const fn kind_of_io(kind: io::ErrorKind) -> FailureKind {
         | K::NotConnected
         | K::UnexpectedEof => FailureKind::Refused,
         K::TimedOut | K::WouldBlock => FailureKind::Silent,
-        K::InvalidData | K::InvalidInput => FailureKind::Malformed,
         _ => FailureKind::Unreachable,
     }
 }
@@ -56,10 +60,11 @@ fn of_tls(error: &rustls::Error) -> Failure {
             | A::UnsupportedCertificate
             | A::UnknownCA
             | A::AccessDenied
-            | A::NoCertificate,
+            | A::NoCertificate
+            | A::UnrecognisedName,
         ) => FailureKind::WrongIdentity,
-        E::AlertReceived(_) | E::PeerIncompatible(_) | E::NoApplicationProtocol => FailureKind::WrongAnswer,
         E::FailedToGetCurrentTime | E::FailedToGetRandomBytes => FailureKind::Unreachable,
+        // Also when both ends speak TLS but find nothing in common: it may be this end that is too new or too old.
         _ => FailureKind::Malformed,
     };
     Failure::new(kind, format!("TLS: {error}"))
@@ -123,4 +128,33 @@ fn io_source(error: &hyper::Error) -> Option<&io::Error> {
         source = inner.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_of_this_machine_is_no_answer_of_the_other_side() {
+        // errno(3) of Linux: EPERM, EACCES, EINVAL, ENFILE, EMFILE, ENETDOWN, ENETUNREACH, ENOBUFS, EHOSTUNREACH.
+        for local in [1, 13, 22, 23, 24, 100, 101, 105, 113] {
+            let error = io::Error::from_raw_os_error(local);
+            assert_eq!(kind_of_io(error.kind()), FailureKind::Unreachable, "{error}");
+        }
+        // EPIPE, ECONNABORTED, ECONNRESET, ECONNREFUSED.
+        for answer in [32, 103, 104, 111] {
+            let error = io::Error::from_raw_os_error(answer);
+            assert_eq!(kind_of_io(error.kind()), FailureKind::Refused, "{error}");
+        }
+        // ETIMEDOUT.
+        assert_eq!(kind_of_io(io::Error::from_raw_os_error(110).kind()), FailureKind::Silent);
+    }
+
+    #[test]
+    fn alerts_tell_who_is_not_accepted() {
+        let kind = |alert| of_tls(&rustls::Error::AlertReceived(alert)).kind;
+        assert_eq!(kind(AlertDescription::CertificateRequired), FailureKind::WrongIdentity);
+        assert_eq!(kind(AlertDescription::HandshakeFailure), FailureKind::Malformed);
+        assert_eq!(of_tls(&rustls::Error::NoCertificatesPresented).kind, FailureKind::Certificate);
+    }
 }

@@ -67,7 +67,7 @@ impl Fetch {
     ) -> Result<TlsStream<TcpStream>, Failure> {
         let (Some(tls), Some(name)) = (&self.tls, &target.secure) else {
             let detail = format!("{} needs TLS, which this probe is not set up for", target.url);
-            return Err(Failure::new(FailureKind::WrongAnswer, detail));
+            return Err(Failure::new(FailureKind::Malformed, detail));
         };
         // The request follows the end of the handshake at once; Nagle's algorithm would hold it back.
         stream.set_nodelay(true).map_err(|error| failure::of_io(&error))?;
