@@ -3,7 +3,7 @@
 //! **Invariant:** every rule here looks at the document alone; what it says of this machine is in
 //! `environment.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::DeTable;
 
@@ -25,7 +25,7 @@ mod regions;
 
 /// Holds `document`, which was read from `root`, against all rules.
 pub(crate) fn check(document: &Document, root: &DeTable<'_>, found: &mut Found) {
-    let mut review = Review { document, root, found };
+    let mut review = Review { document, root, found, moving: BTreeSet::new() };
     regions::check(&mut review);
     agent::check(&mut review);
     authority::check(&mut review);
@@ -33,6 +33,7 @@ pub(crate) fn check(document: &Document, root: &DeTable<'_>, found: &mut Found) 
     dns::check_across(&mut review);
     for (n, workload) in document.workloads.iter().enumerate() {
         let at = Place::top().key("workload").index(n);
+        review.moving = moving(workload).collect();
         objectives::check(&mut review, workload, &at);
         failover::check(&mut review, workload, &at);
         looking::check(&mut review, workload, &at);
@@ -47,6 +48,8 @@ struct Review<'a, 'i> {
     document: &'a Document,
     root: &'a DeTable<'i>,
     found: &'a mut Found,
+    /// The host names that move with the workload under review, without the final dot.
+    moving: BTreeSet<&'a str>,
 }
 
 impl Review<'_, '_> {

@@ -10,7 +10,8 @@ use std::path::Path;
 use crate::problem::{Problem, Problems};
 use crate::rule::Rule;
 
-/// The largest document, in bytes: a thousand workloads fit.
+/// The largest document, in bytes: a thousand workloads fit. The worst document of this size that we know of (tables
+/// nested by dotted keys) takes 0.5 GB while it is refused, an ordinary one a few megabytes.
 pub const LIMIT: u64 = 1 << 20;
 
 /// A document's text and where its lines begin.

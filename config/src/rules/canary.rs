@@ -1,6 +1,6 @@
 //! The canary: it goes where clients go.
 
-use super::{Review, looking, moving};
+use super::{Review, looking};
 use crate::document::workload::Workload;
 use crate::form::shown;
 use crate::place::Place;
@@ -28,7 +28,7 @@ pub(super) fn check(review: &mut Review<'_, '_>, workload: &Workload, at: &Place
                 "set `resolver`, or add [[workload.dns]]",
             );
         }
-    } else if !moving(workload).any(|host| host == canary.url.host) {
+    } else if !review.moving.contains(canary.url.host.as_str()) {
         let message =
             format!("`{}` is none of the DNS names of `{}`", shown(&canary.url.host), workload.name);
         let help = "the canary proves the switch only when it goes through a name that is switched";

@@ -63,7 +63,7 @@ fn check_endpoints(review: &mut Review<'_, '_>, workload: &Workload, database: &
             let help = "fence and promotion need the server itself, usually port 5432";
             review.report(Rule::PooledEndpoint, &place, message, help);
         }
-        looking::stays(review, workload, &endpoint.host, &place);
+        looking::stays(review, &endpoint.host, &place);
     }
 }
 

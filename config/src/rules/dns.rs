@@ -91,7 +91,7 @@ fn check_targets(review: &mut Review<'_, '_>, workload: &Workload, name: &NameCo
             review.report(Rule::SameTarget, &place, message, "each region has a target of its own");
         }
         for host in targets.0.iter().filter_map(host) {
-            looking::stays(review, workload, host.host(), &place);
+            looking::stays(review, host.host(), &place);
         }
     }
     check_kinds(review, workload, name, here);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Review, moving};
+use super::Review;
 use crate::document::probe::{AskedKind, DnsProbe, Probe, Watch};
 use crate::document::workload::Workload;
 use crate::form::{Fqdn, shown};
@@ -51,7 +51,7 @@ pub(super) fn check(review: &mut Review<'_, '_>, workload: &Workload, at: &Place
         let here = at.key("probe").index(n);
         match probe {
             Probe::Http(http) => {
-                stays(review, workload, &http.url.host, &here.key("url"));
+                stays(review, &http.url.host, &here.key("url"));
                 for key in ["certificate_days", "ca_file"].into_iter().filter(|_| !http.url.secure) {
                     let place = here.key(key);
                     if review.written(&place) {
@@ -59,7 +59,7 @@ pub(super) fn check(review: &mut Review<'_, '_>, workload: &Workload, at: &Place
                     }
                 }
             }
-            Probe::Tcp(tcp) => stays(review, workload, &tcp.address.host, &here.key("address")),
+            Probe::Tcp(tcp) => stays(review, &tcp.address.host, &here.key("address")),
             Probe::Dns(dns) => check_expected(review, dns, &here),
         }
     }
@@ -92,8 +92,8 @@ fn check_vital(review: &mut Review<'_, '_>, workload: &Workload, at: &Place) {
 }
 
 /// Reports what belongs to one region but is reached by a name that moves to another.
-pub(super) fn stays(review: &mut Review<'_, '_>, workload: &Workload, host: &str, at: &Place) {
-    if moving(workload).any(|name| name == host) {
+pub(super) fn stays(review: &mut Review<'_, '_>, host: &str, at: &Place) {
+    if review.moving.contains(host) {
         let message =
             format!("`{}` moves with the failover: this would look at the other region", shown(host));
         review.report(

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lifeboat_config::{Config, LIMIT, MOST, Problems, Rule, WIDTH};
 
-/// Far more than any of them takes (a debug build on a busy machine needs 3 s at most), far less than for ever.
+/// Far more than any of them takes (a debug build needs 3 s at most), far less than for ever.
 const SOON: Duration = Duration::from_secs(30);
 
 fn refused(name: &str, text: &str) -> Problems {
