@@ -103,7 +103,9 @@ pub(crate) fn values_at(answer: &Message, name: &Name) -> BTreeSet<String> {
     let owner = name_text(name);
     let of_name = answer.answers.iter().filter(|record| name_text(&record.name) == owner);
     of_name
-        .filter(|record| RecordKind::of_wire(record.record_type()).is_some_and(|k| RecordKind::SWITCHED.contains(&k)))
+        .filter(|record| {
+            RecordKind::of_wire(record.record_type()).is_some_and(|k| RecordKind::SWITCHED.contains(&k))
+        })
         .map(|record| value::text(&record.data))
         .collect()
 }

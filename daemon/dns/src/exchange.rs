@@ -45,14 +45,22 @@ pub(crate) enum AskError {
 }
 
 /// Asks over UDP, and over TCP when the answer did not fit.
-pub(crate) async fn ask(server: SocketAddr, question: &Question, limit: Duration) -> Result<Message, AskError> {
+pub(crate) async fn ask(
+    server: SocketAddr,
+    question: &Question,
+    limit: Duration,
+) -> Result<Message, AskError> {
     match timeout(limit, ask_unlimited(server, question, limit / SENDS)).await {
         Ok(answer) => answer,
         Err(_) => Err(AskError::Silent(limit)),
     }
 }
 
-async fn ask_unlimited(server: SocketAddr, question: &Question, patience: Duration) -> Result<Message, AskError> {
+async fn ask_unlimited(
+    server: SocketAddr,
+    question: &Question,
+    patience: Duration,
+) -> Result<Message, AskError> {
     let message = question.message();
     let bytes = message.to_vec().map_err(|_| AskError::Malformed)?;
     let answer = over_udp(server, &message, &bytes, patience).await?;
@@ -112,7 +120,11 @@ async fn over_udp(
     }
 }
 
-async fn first_belonging(socket: &UdpSocket, asked: &Message, buffer: &mut [u8]) -> Result<Message, AskError> {
+async fn first_belonging(
+    socket: &UdpSocket,
+    asked: &Message,
+    buffer: &mut [u8],
+) -> Result<Message, AskError> {
     loop {
         let length = socket.recv(buffer).await.map_err(AskError::of)?;
         let received = buffer.get(..length).unwrap_or_default();

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::Name;
-use lifeboat_core::sighting::{Evidence, Failure, FailureKind, Look};
 use lifeboat_core::DnsName;
+use lifeboat_core::sighting::{Evidence, Failure, FailureKind, Look};
 use lifeboat_engine::ports::{Ask, Probe};
 
 use crate::census::code_text;

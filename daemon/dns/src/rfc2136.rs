@@ -109,7 +109,12 @@ impl Rfc2136 {
         timeout(limit, rehearsed).await.unwrap_or(Err(self.silent(limit)))
     }
 
-    async fn switch(&self, call: &Call, change: &NameChange, sent: &AtomicBool) -> Result<NameSwitched, Fault> {
+    async fn switch(
+        &self,
+        call: &Call,
+        change: &NameChange,
+        sent: &AtomicBool,
+    ) -> Result<NameSwitched, Fault> {
         let name = change.name.as_str();
         let target = Target::new(&self.options.zone, &change.name)?;
         let from = canonical(&change.from).map_err(UpdateError::from)?;
@@ -176,7 +181,9 @@ fn may_change(
 ) -> Result<(), Fault> {
     match found.epoch() {
         Some(written) if written > epoch => Err(stale(name, written, epoch)),
-        _ if found.values() != *from && found.values() != *to => Err(foreign(name, &found.values(), from, to)),
+        _ if found.values() != *from && found.values() != *to => {
+            Err(foreign(name, &found.values(), from, to))
+        }
         _ => Ok(()),
     }
 }

@@ -89,7 +89,9 @@ impl RecordKind {
     }
 
     pub(crate) fn of_wire(kind: RecordType) -> Option<Self> {
-        [Self::A, Self::Aaaa, Self::Cname, Self::Txt, Self::Ns, Self::Soa].into_iter().find(|k| k.wire() == kind)
+        [Self::A, Self::Aaaa, Self::Cname, Self::Txt, Self::Ns, Self::Soa]
+            .into_iter()
+            .find(|k| k.wire() == kind)
     }
 }
 
@@ -189,7 +191,10 @@ mod tests {
 
     #[test]
     fn values_have_one_text() {
-        assert_eq!(canonical(&set(&["2001:DB8::0001", "192.0.2.1"])).unwrap(), set(&["2001:db8::1", "192.0.2.1"]));
+        assert_eq!(
+            canonical(&set(&["2001:DB8::0001", "192.0.2.1"])).unwrap(),
+            set(&["2001:db8::1", "192.0.2.1"])
+        );
         assert_eq!(canonical(&set(&["Shop.West.example.COM"])).unwrap(), set(&["shop.west.example.com."]));
         assert_eq!(name_text(&name("_lifeboat-epoch.a.b").unwrap()), "_lifeboat-epoch.a.b.");
     }

@@ -51,10 +51,13 @@ impl Sockets {
     pub(crate) async fn bind(listen: &[SocketAddr]) -> Result<Self, AuthorityError> {
         let mut bound = Self { addresses: Vec::new(), pairs: Vec::new() };
         for address in listen {
-            let pair =
-                bind_pair(*address).await.map_err(|source| AuthorityError::Listen { address: *address, source })?;
+            let pair = bind_pair(*address)
+                .await
+                .map_err(|source| AuthorityError::Listen { address: *address, source })?;
             let local = pair.0.local_addr();
-            bound.addresses.push(local.map_err(|source| AuthorityError::Listen { address: *address, source })?);
+            bound
+                .addresses
+                .push(local.map_err(|source| AuthorityError::Listen { address: *address, source })?);
             bound.pairs.push(pair);
         }
         Ok(bound)

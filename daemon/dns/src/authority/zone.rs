@@ -78,7 +78,9 @@ impl Zone {
         let first = servers.first().ok_or(AuthorityError::NoNameserver)?.clone();
         let hostmaster = match &options.hostmaster {
             Some(name) => value::name(name.as_str())?,
-            None => apex.prepend_label("hostmaster").map_err(|_| AuthorityError::TooLong(options.zone.clone()))?,
+            None => {
+                apex.prepend_label("hostmaster").map_err(|_| AuthorityError::TooLong(options.zone.clone()))?
+            }
         };
         let negative_ttl = value::ttl_seconds(options.negative_ttl);
         let mut zone = Self {

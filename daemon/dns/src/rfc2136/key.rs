@@ -119,7 +119,10 @@ mod tests {
         let path = folder.path().join("key");
         std::fs::write(&path, "hunter2 hunter2").unwrap();
         let error = read(&path).await.unwrap_err();
-        assert_eq!(error.to_string(), format!("key file {} does not hold one line of base64", path.display()));
+        assert_eq!(
+            error.to_string(),
+            format!("key file {} does not hold one line of base64", path.display())
+        );
         // A folder, a missing file and an endless one end with an error, not with memory.
         assert!(matches!(read(folder.path()).await, Err(UpdateError::KeyFile { .. })));
         assert!(matches!(read(&folder.path().join("none")).await, Err(UpdateError::KeyFile { .. })));

@@ -61,7 +61,11 @@ impl Session {
                 // To a question, "not authorised" can only mean the signature: PowerDNS says no more than that.
                 ResponseCode::NotAuth => return Err(self.key_refused("NOTAUTH")),
                 code @ ResponseCode::Refused => {
-                    return Err(UpdateError::ZoneRefused { server: self.server, zone: self.zone.clone(), code });
+                    return Err(UpdateError::ZoneRefused {
+                        server: self.server,
+                        zone: self.zone.clone(),
+                        code,
+                    });
                 }
                 // Nothing was changed yet, so this is no more than a server that is not well.
                 _ => return Err(self.untrusted("with an error to a plain question", false)),
@@ -84,12 +88,17 @@ impl Session {
     async fn send(&mut self, mut request: Message, update: bool) -> Result<Due, UpdateError> {
         // A signature needs the time of day as others read it now, not the agent's own steady time.
         let seconds = Clock::start().now().millis() / 1000;
-        let unsigned = |_| UpdateError::Untrusted { server: self.server, what: "signing failed", update: false };
+        let unsigned =
+            |_| UpdateError::Untrusted { server: self.server, what: "signing failed", update: false };
         let verifier = request.finalize(&self.signer, seconds).map_err(unsigned)?;
         let bytes = request.to_vec().map_err(unsigned)?;
         let written = write_frame(&mut self.stream, &bytes).await;
         written.map_err(|source| UpdateError::Cut { server: self.server, update, source })?;
-        self.stream.flush().await.map_err(|source| UpdateError::Cut { server: self.server, update, source })?;
+        self.stream.flush().await.map_err(|source| UpdateError::Cut {
+            server: self.server,
+            update,
+            source,
+        })?;
         Ok(Due { request, verifier })
     }
 

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use lifeboat_core::{DnsName, Epoch, FaultKind};
-use lifeboat_dns::{Authority, AuthorityError, FixedRecord, KeptName, KeptNames, RecordKind, Serving, ZoneOptions};
+use lifeboat_dns::{
+    Authority, AuthorityError, FixedRecord, KeptName, KeptNames, RecordKind, Serving, ZoneOptions,
+};
 use lifeboat_engine::ports::Names;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -42,14 +44,27 @@ fn options() -> ZoneOptions {
             fixed("loop.dr.lifeboat.test.", RecordKind::Cname, &["pool.dr.lifeboat.test."]),
             fixed("pool.dr.lifeboat.test.", RecordKind::Cname, &["loop.dr.lifeboat.test."]),
             fixed("a.deep.dr.lifeboat.test.", RecordKind::A, &["192.0.2.7"]),
-            fixed("many.dr.lifeboat.test.", RecordKind::A, &many.iter().map(String::as_str).collect::<Vec<_>>()),
-            fixed("huge.dr.lifeboat.test.", RecordKind::Aaaa, &huge.iter().map(String::as_str).collect::<Vec<_>>()),
+            fixed(
+                "many.dr.lifeboat.test.",
+                RecordKind::A,
+                &many.iter().map(String::as_str).collect::<Vec<_>>(),
+            ),
+            fixed(
+                "huge.dr.lifeboat.test.",
+                RecordKind::Aaaa,
+                &huge.iter().map(String::as_str).collect::<Vec<_>>(),
+            ),
         ],
     }
 }
 
 fn kept(name: &str, values: &[&str], ttl: u64, epoch: u64) -> KeptName {
-    KeptName { name: name.into(), values: set(values), ttl: Duration::from_secs(ttl), epoch: Epoch::new(epoch) }
+    KeptName {
+        name: name.into(),
+        values: set(values),
+        ttl: Duration::from_secs(ttl),
+        epoch: Epoch::new(epoch),
+    }
 }
 
 async fn authority() -> (Serving, KeptNames, SocketAddr) {
@@ -75,16 +90,28 @@ fn holds(output: &str, parts: &[&str]) {
 async fn names_are_answered_with_authority() {
     let (_serving, _, server) = authority().await;
     let shop = digs(server, &["+norec", SHOP, "A"]).await;
-    holds(&shop, &["status: NOERROR", "flags: qr aa;", "shop.dr.lifeboat.test. 10 IN A 192.0.2.80", "udp: 1232"]);
+    holds(
+        &shop,
+        &["status: NOERROR", "flags: qr aa;", "shop.dr.lifeboat.test. 10 IN A 192.0.2.80", "udp: 1232"],
+    );
     holds(&shop, &["ANSWER: 1, AUTHORITY: 0"]);
-    holds(&digs(server, &[SHOP, "AAAA"]).await, &["flags: qr aa rd;", "AAAA 2001:db8::80", "recursion requested but"]);
+    holds(
+        &digs(server, &[SHOP, "AAAA"]).await,
+        &["flags: qr aa rd;", "AAAA 2001:db8::80", "recursion requested but"],
+    );
     holds(
         &digs(server, &[ZONE, "SOA"]).await,
-        &["dr.lifeboat.test. 5 IN SOA ns1.dr.lifeboat.test. hostmaster.dr.lifeboat.test. 6 3600 600 604800 5"],
+        &[
+            "dr.lifeboat.test. 5 IN SOA ns1.dr.lifeboat.test. hostmaster.dr.lifeboat.test. 6 3600 600 604800 5",
+        ],
     );
     holds(
         &digs(server, &[ZONE, "NS"]).await,
-        &["300 IN NS ns1.dr.lifeboat.test.", "IN NS ns2.example.net.", "ns1.dr.lifeboat.test. 300 IN A 127.0.0.1"],
+        &[
+            "300 IN NS ns1.dr.lifeboat.test.",
+            "IN NS ns2.example.net.",
+            "ns1.dr.lifeboat.test. 300 IN A 127.0.0.1",
+        ],
     );
     let note = digs(server, &["+short", "note.dr.lifeboat.test.", "TXT"]).await;
     holds(&note, &["\"hello world\"", "\"lifeboat lifeboat"]);
@@ -96,9 +123,15 @@ async fn names_are_answered_with_authority() {
 async fn aliases_are_followed_inside_the_zone() {
     let (_serving, _, server) = authority().await;
     let alias = digs(server, &["alias.dr.lifeboat.test.", "A"]).await;
-    holds(&alias, &["alias.dr.lifeboat.test. 300 IN CNAME shop.dr.lifeboat.test.", "10 IN A 192.0.2.80", "ANSWER: 2"]);
+    holds(
+        &alias,
+        &["alias.dr.lifeboat.test. 300 IN CNAME shop.dr.lifeboat.test.", "10 IN A 192.0.2.80", "ANSWER: 2"],
+    );
     holds(&digs(server, &["alias.dr.lifeboat.test.", "CNAME"]).await, &["ANSWER: 1", "CNAME shop.dr"]);
-    holds(&digs(server, &["away.dr.lifeboat.test.", "A"]).await, &["NOERROR", "ANSWER: 1, AUTHORITY: 0", "qr aa"]);
+    holds(
+        &digs(server, &["away.dr.lifeboat.test.", "A"]).await,
+        &["NOERROR", "ANSWER: 1, AUTHORITY: 0", "qr aa"],
+    );
     // RFC 6604: the code speaks of the end of the chain.
     holds(&digs(server, &["nowhere.dr.lifeboat.test.", "A"]).await, &["NXDOMAIN", "ANSWER: 1, AUTHORITY: 1"]);
     holds(&digs(server, &["loop.dr.lifeboat.test.", "A"]).await, &["NOERROR", "ANSWER: 8"]);
@@ -108,7 +141,10 @@ async fn aliases_are_followed_inside_the_zone() {
 async fn a_no_says_how_long_it_holds() {
     let (_serving, _, server) = authority().await;
     let soa = "dr.lifeboat.test. 5 IN SOA ns1.dr.lifeboat.test.";
-    holds(&digs(server, &["missing.dr.lifeboat.test.", "A"]).await, &["NXDOMAIN", "qr aa", "AUTHORITY: 1", soa]);
+    holds(
+        &digs(server, &["missing.dr.lifeboat.test.", "A"]).await,
+        &["NXDOMAIN", "qr aa", "AUTHORITY: 1", soa],
+    );
     let no_data = digs(server, &[SHOP, "MX"]).await;
     holds(&no_data, &["NOERROR", "ANSWER: 0, AUTHORITY: 1", "qr aa", soa]);
     // A name that exists only because another is below it exists (RFC 8020).
@@ -140,12 +176,18 @@ async fn what_does_not_fit_is_cut_and_comes_whole_over_tcp() {
     // 40 addresses are 690 bytes: too much without EDNS, enough with it.
     let cut = digs(server, &["+noedns", "+ignore", "+notcp", "many.dr.lifeboat.test.", "A"]).await;
     holds(&cut, &["flags: qr aa tc rd;", "ANSWER: 0", "QUERY: 1"]);
-    holds(&digs(server, &["+ignore", "+notcp", "many.dr.lifeboat.test.", "A"]).await, &["qr aa rd;", "ANSWER: 40"]);
+    holds(
+        &digs(server, &["+ignore", "+notcp", "many.dr.lifeboat.test.", "A"]).await,
+        &["qr aa rd;", "ANSWER: 40"],
+    );
     // 200 addresses never fit, whatever the client offers: nothing is fragmented.
     let cut = digs(server, &["+bufsize=65000", "+ignore", "+notcp", "huge.dr.lifeboat.test.", "AAAA"]).await;
     holds(&cut, &["flags: qr aa tc rd;", "ANSWER: 0", "udp: 1232"]);
     holds(&digs(server, &["huge.dr.lifeboat.test.", "AAAA"]).await, &["retrying in TCP mode", "ANSWER: 200"]);
-    holds(&digs(server, &["+tcp", "+keepopen", SHOP, "A", SHOP, "AAAA"]).await, &["192.0.2.80", "2001:db8::80"]);
+    holds(
+        &digs(server, &["+tcp", "+keepopen", SHOP, "A", SHOP, "AAAA"]).await,
+        &["192.0.2.80", "2001:db8::80"],
+    );
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ async fn a_secondary_sees_the_change_when_bind_tells_it_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_census_names_who_says_something_else() {
-    let (primary, other, pdns) = (servers::bind(None), servers::knot(), servers::powerdns());
+    let (primary, other, pdns) = (servers::bind(None), servers::knot(), servers::powerdns(""));
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let silent = (silent.local_addr().unwrap(), silent);
     let dead = free_address();
@@ -99,7 +99,10 @@ async fn a_probe_looks_at_what_a_server_says() {
     let at = server.address;
     assert_eq!(look(at, SHOP, RecordKind::A, None).await, Ok(Evidence::Answered));
     assert_eq!(look(at, SHOP, RecordKind::A, Some(&["192.0.2.80"])).await, Ok(Evidence::Answered));
-    assert_eq!(look(at, "text.example.test", RecordKind::Txt, Some(&["hello"])).await, Ok(Evidence::Answered));
+    assert_eq!(
+        look(at, "text.example.test", RecordKind::Txt, Some(&["hello"])).await,
+        Ok(Evidence::Answered)
+    );
     assert_eq!(look(at, ZONE, RecordKind::Ns, Some(&["NS1.example.test"])).await, Ok(Evidence::Answered));
     assert_eq!(
         look(at, SHOP, RecordKind::A, Some(&["192.0.2.1"])).await,
@@ -156,7 +159,7 @@ async fn servers_say_what_they_are() {
     let knot = servers::knot();
     let said = identify(knot.address, limit).await.unwrap();
     assert!(!said.bind && said.version.starts_with("Knot DNS 3."), "{said}");
-    let pdns = servers::powerdns();
+    let pdns = servers::powerdns("");
     let said = identify(pdns.address, limit).await.unwrap();
     assert!(!said.bind && said.version.contains("PowerDNS"), "{said}");
     assert_eq!(identify(free_address(), limit).await, None);

@@ -81,7 +81,8 @@ impl Server {
     /// Waits until it answers for `name`.
     pub(crate) fn ready(self, name: &str) -> Self {
         let waited = Instant::now();
-        while !dig(self.address, &["+tries=1", "+time=1", "+norec", name, "SOA"]).contains("status: NOERROR") {
+        while !dig(self.address, &["+tries=1", "+time=1", "+norec", name, "SOA"]).contains("status: NOERROR")
+        {
             assert!(waited.elapsed() < Duration::from_secs(20), "not ready: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -143,7 +144,11 @@ pub(crate) fn bind(notify: Option<Notify>) -> Server {
     let (folder, address) = (folder(), free_address());
     let extra = match notify {
         Some(Notify { secondary, delay }) => {
-            format!("notify explicit; also-notify {{ {} port {}; }}; {delay}", secondary.ip(), secondary.port())
+            format!(
+                "notify explicit; also-notify {{ {} port {}; }}; {delay}",
+                secondary.ip(),
+                secondary.port()
+            )
         }
         None => "notify no;".to_owned(),
     };
@@ -197,8 +202,8 @@ pub(crate) fn knot() -> Server {
     Server::start(folder, address, "/usr/sbin/knotd", &arguments).ready(ZONE)
 }
 
-/// PowerDNS with SQLite as the primary of the zone.
-pub(crate) fn powerdns() -> Server {
+/// PowerDNS with SQLite as the primary of the zone, with more settings.
+pub(crate) fn powerdns(extra: &str) -> Server {
     let (folder, address) = (folder(), free_address());
     let dir = folder.path().display().to_string();
     let sql = format!("{}{}", include_str!("powerdns.sql"), powerdns_zone());
@@ -212,7 +217,7 @@ pub(crate) fn powerdns() -> Server {
     let text = format!(
         "launch=gsqlite3\ngsqlite3-database={dir}/zone.db\ngsqlite3-pragma-synchronous=0\nlocal-address={}\n\
          local-port={}\nsocket-dir={dir}\ndaemon=no\nguardian=no\ndisable-syslog=yes\nwrite-pid=no\n\
-         dnsupdate=yes\nallow-dnsupdate-from=127.0.0.0/8\nsecurity-poll-suffix=\nwebserver=no\nloglevel=6\n",
+         dnsupdate=yes\nallow-dnsupdate-from=127.0.0.0/8\nsecurity-poll-suffix=\nwebserver=no\nloglevel=6\n{extra}\n",
         address.ip(),
         address.port()
     );
@@ -236,7 +241,8 @@ fn powerdns_zone() -> String {
         sql += &record(&format!("shop.{zone}"), "A", "192.0.2.80");
     }
     let key = KEY_NAME.trim_end_matches('.');
-    sql += &format!("INSERT INTO tsigkeys (name,algorithm,secret) VALUES ('{key}','hmac-sha256','{SECRET}');\n");
+    sql +=
+        &format!("INSERT INTO tsigkeys (name,algorithm,secret) VALUES ('{key}','hmac-sha256','{SECRET}');\n");
     // A zone without such a line takes updates from everybody in allow-dnsupdate-from.
     for (zone, who) in [(ZONE.trim_end_matches('.'), key), ("locked.test", "somebody")] {
         sql += &format!(

@@ -35,7 +35,8 @@ fn key_file(server: &Server, secret: &str) -> PathBuf {
 }
 
 fn short(server: &Server, name: &str, kind: &str) -> Vec<String> {
-    let mut lines: Vec<_> = dig(server.address, &["+short", "+norec", name, kind]).lines().map(str::to_owned).collect();
+    let mut lines: Vec<_> =
+        dig(server.address, &["+short", "+norec", name, kind]).lines().map(str::to_owned).collect();
     lines.sort();
     lines
 }
@@ -244,7 +245,7 @@ macro_rules! on_each_server {
         )*}
         mod powerdns {$(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $promise() { super::$promise(super::servers::powerdns()).await }
+            async fn $promise() { super::$promise(super::servers::powerdns("")).await }
         )*}
     };
 }
