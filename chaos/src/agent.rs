@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
 use crate::network::{Network, WITNESSES};
@@ -106,7 +109,9 @@ pub fn config(lab: &Path, chaos: &Path, network: &Network, options: &AgentOption
     if options.power {
         for region in Region::ALL {
             let (chaos, lab) = (quoted(&chaos.display()), quoted(&lab.display()));
-            let order = format!("[{chaos}, \"power\", \"off\", \"--lab\", {lab}, \"{{region}}\", \"--epoch\", \"{{epoch}}\"]");
+            let order = format!(
+                "[{chaos}, \"power\", \"off\", \"--lab\", {lab}, \"{{region}}\", \"--epoch\", \"{{epoch}}\"]"
+            );
             // Writing to a String cannot fail.
             let _ = write!(text, "[workload.fence.{region}]\ncommand = {order}\ntimeout = \"20s\"\n\n");
         }
@@ -182,6 +187,21 @@ pub async fn command(lifeboat: &Path, config: &Path, args: &[&str]) -> Said {
     }
 }
 
+/// lifeboat's records after a place in its journal, oldest first, from its control socket; none while it does
+/// not answer. Commands take tens of milliseconds to start, this takes one: for looking many times a second.
+pub async fn records(lab: &Path, after: u64) -> Option<Vec<Value>> {
+    let socket = tokio::net::UnixStream::connect(lab.join("agent/state/lifeboat.sock")).await.ok()?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.ok()?;
+    // Its end is seen by the sender.
+    tokio::spawn(async move { connection.await.ok() });
+    let uri = format!("/v1/records?after={after}");
+    let request = hyper::Request::get(uri).header("host", "lifeboat").body(Empty::<Bytes>::new()).ok()?;
+    let answer = sender.send_request(request).await.ok()?;
+    // A lab's journal is some hundred records of a kilobyte.
+    let body = Limited::new(answer.into_body(), 64 << 20).collect().await.ok()?;
+    serde_json::from_slice(&body.to_bytes()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,8 +216,13 @@ mod tests {
             assert!(!text.contains(&network.door(To::Postgres(region)).to_string()));
             assert!(text.contains(&format!("{region} = [\"{}\"]", network.host(region))));
         }
-        assert!(text.contains(r#"command = ["/bin/chaos", "power", "off", "--lab", "/lab", "{region}", "--epoch", "{epoch}"]"#));
-        assert!(text.contains("interval = \"1s\"") && text.contains("password_file = \"/lab/agent/orders.password\""));
+        assert!(text.contains(
+            r#"command = ["/bin/chaos", "power", "off", "--lab", "/lab", "{region}", "--epoch", "{epoch}"]"#
+        ));
+        assert!(
+            text.contains("interval = \"1s\"")
+                && text.contains("password_file = \"/lab/agent/orders.password\"")
+        );
         let quiet = AgentOptions { policy: ProbePolicy::Defaults, power: false, ..AgentOptions::default() };
         let text = config(Path::new("/lab"), Path::new("/bin/chaos"), &network, &quiet);
         assert!(!text.contains("interval") && !text.contains("fence"));

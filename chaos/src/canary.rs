@@ -158,7 +158,13 @@ impl Client {
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let failure = match result {
             Ok(Ok(region)) => {
-                ledger.acknowledged.push(Acknowledged { id, sent_ms, acknowledged_ms: ended_ms, region, way });
+                ledger.acknowledged.push(Acknowledged {
+                    id,
+                    sent_ms,
+                    acknowledged_ms: ended_ms,
+                    region,
+                    way,
+                });
                 return;
             }
             Ok(Err(failure)) => failure,

@@ -1,30 +1,51 @@
 //! The command line: one file a verb, its doc comment is the help.
 //!
 //! **Invariant:** exit codes are those of lifeboat: 0 done, 1 tried and failed, 2 usage, 5 refused with nothing
-//! touched, 7 the demo ran and missed an objective.
+//! touched, 7 the demo ran and missed an objective; 130 and 143 after Ctrl-C and SIGTERM.
+
+mod demo;
 
 mod power;
 mod shop;
+mod up;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::ui;
 
 /// Starts two regions on loopback and loses one on purpose.
+///
+/// What lifeboat promises is shown here on real servers: a PostgreSQL pair, a shop in each region, fault proxies
+/// between them, DNS, and a client that counts every write. Nothing leaves this machine, and nothing of it is left
+/// when the command ends.
 #[derive(Debug, Parser)]
-#[command(name = "chaos", version, max_term_width = 100)]
+#[command(name = "chaos", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  chaos demo                  lose a region, watch it being survived; report in target/demo
+  chaos demo --sync           the same with a synchronous standby: nothing acknowledged may be lost
+  chaos demo --runs 5 --json  five times, the numbers alone
+  chaos demo --freeze         the region hangs instead of dying
+  chaos up                    a lab to play with, until Ctrl-C
+
+Exit codes:
+  0 done   1 tried and failed   2 usage   5 refused, nothing touched   7 an objective was missed";
+
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Demo(demo::Demo),
+    Up(up::Up),
+    Power(power::Power),
     #[command(hide = true)]
     Shop(shop::Shop),
-    Power(power::Power),
 }
 
 /// Runs the command that was asked for.
@@ -37,15 +58,31 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let result = match arguments.verb {
-        Verb::Shop(shop) => runtime.block_on(shop.run()),
-        Verb::Power(power) => power.run(),
-    };
-    match result {
+    match runtime.block_on(run(arguments.verb)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             ui::failed(&error);
             ExitCode::from(1)
         }
+    }
+}
+
+/// The command, until it ends or is told to. A lab that is dropped takes everything of it down.
+async fn run(verb: Verb) -> anyhow::Result<u8> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        biased;
+        _ = interrupt.recv() => Ok(130),
+        _ = terminate.recv() => Ok(143),
+        result = perform(verb) => result,
+    }
+}
+
+async fn perform(verb: Verb) -> anyhow::Result<u8> {
+    match verb {
+        Verb::Demo(demo) => Box::pin(demo.run()).await,
+        Verb::Up(up) => Box::pin(up.run()).await,
+        Verb::Power(power) => power.run(),
+        Verb::Shop(shop) => shop.run().await,
     }
 }

@@ -85,6 +85,37 @@ impl Lab {
         std::fs::write(&path, kept).map_err(|source| LabError::Io { act: act(), source })
     }
 
+    /// Makes west look as if its replication had stopped `age` ago, and stops it: the heartbeats in the database
+    /// are dated back on the primary, replicated, and replication into west is cut before the agent writes the
+    /// next one. The agent is frozen (SIGSTOP) meanwhile, some tens of milliseconds. East's own heartbeats are
+    /// fresh again a moment later.
+    ///
+    /// # Errors
+    /// When there is no heartbeat yet, or a server does not answer.
+    pub async fn age_standby(&self, age: Duration) -> Result<(), LabError> {
+        self.freeze_agent(true)?;
+        let aged = self.age_heartbeats(age).await;
+        self.freeze_agent(false)?;
+        aged
+    }
+
+    async fn age_heartbeats(&self, age: Duration) -> Result<(), LabError> {
+        let millis = age.as_millis();
+        let server = self.server(Region::East).connect(AGENT_USER).await?;
+        let sql = format!("UPDATE lifeboat.heartbeat SET at_ms = at_ms - {millis}");
+        let region = Region::East;
+        let dated = server.execute(&sql, &[]).await;
+        let rows =
+            dated.map_err(|source| PostgresError::Sql { region, act: "dating heartbeats back", source })?;
+        if rows == 0 {
+            let (what, limit) = ("the agent wrote no heartbeat".to_owned(), Duration::ZERO);
+            return Err(LabError::Late { what, limit, hint: String::new() });
+        }
+        self.replicated().await?;
+        self.cut_replication(Region::West);
+        Ok(())
+    }
+
     /// Kills the agent with -9. [`Lab::start_agent`] starts it again, with its record.
     ///
     /// # Errors

@@ -3,21 +3,22 @@
 //! **Invariant:** when a [`Lab`] is dropped, or its process dies in whatever way, none of its processes is left;
 //! when it is dropped its folder is gone too, unless it was asked to keep it.
 
-use std::collections::{BTreeMap, HashSet};
+mod agent;
+mod regions;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
-
-use crate::agent::{self, AgentOptions, SHOP_NAME, Said};
-use crate::canary::{Canary, CanaryOptions, now_ms};
+use crate::agent::{AgentOptions, SHOP_NAME, program};
+use crate::canary::{Canary, CanaryOptions};
 use crate::network::{Network, WITNESSES};
-use crate::postgres::{AGENT_USER, DATABASE, Passwords, Postgres, PostgresError, SHOP_USER, Setup, write_secret};
+use crate::postgres::{DATABASE, Passwords, Postgres, PostgresError, SHOP_USER, Setup, write_secret};
 use crate::power::PowerError;
-use crate::process::{self, Nursery, Owner, ProcessError, Signal, tethered};
+use crate::process::{self, Nursery, Owner, ProcessError, tethered};
 use crate::proxy::{Fault, Proxy};
 use crate::region::{From, Region, To};
 use crate::witness::Witness;
@@ -172,8 +173,8 @@ impl Lab {
     }
 
     async fn lay_out(options: LabOptions) -> Result<Lab, LabError> {
-        let chaos = agent::program(options.chaos.as_deref(), "chaos").ok_or(LabError::Program("chaos"))?;
-        let lifeboat = agent::program(options.lifeboat.as_deref(), "lifeboat");
+        let chaos = program(options.chaos.as_deref(), "chaos").ok_or(LabError::Program("chaos"))?;
+        let lifeboat = program(options.lifeboat.as_deref(), "lifeboat");
         if options.agent.is_some() && lifeboat.is_none() {
             return Err(LabError::Program("lifeboat"));
         }
@@ -187,7 +188,8 @@ impl Lab {
         }
         let secrets = folder.path.join("agent");
         std::fs::create_dir(&secrets).map_err(io("make the agent's folder"))?;
-        write_secret(&secrets.join("orders.password"), &passwords.agent).map_err(io("write a password file"))?;
+        write_secret(&secrets.join("orders.password"), &passwords.agent)
+            .map_err(io("write a password file"))?;
         let (proxies, witnesses) = connect(&network).await?;
         let nursery = Nursery::open().map_err(io("start a thread"))?;
         let agent = Mutex::new(None);
@@ -277,199 +279,28 @@ impl Lab {
         .await
     }
 
-    /// Writes `lifeboat.toml`.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn configure_agent(&self, options: &AgentOptions) -> Result<(), LabError> {
-        let text = agent::config(self.folder(), &self.chaos, &self.network, options);
-        std::fs::write(self.config(), text).map_err(io("write lifeboat.toml"))
-    }
-
-    /// Where `lifeboat.toml` is. A test may change it before [`Lab::start_agent`].
-    #[must_use]
-    pub fn config(&self) -> PathBuf {
-        self.folder().join("lifeboat.toml")
-    }
-
-    /// Where the agent's log is.
-    #[must_use]
-    pub fn agent_log(&self) -> PathBuf {
-        self.folder().join("agent/lifeboat.log")
-    }
-
-    /// Starts the agent and returns once its control socket answers `status`. Also after it was killed.
-    ///
-    /// # Errors
-    /// When there is no `lifeboat` program, or it does not come up; the error ends with its log.
-    pub async fn start_agent(&self) -> Result<(), LabError> {
-        let lifeboat = self.lifeboat.as_deref().ok_or(LabError::Program("lifeboat"))?;
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.agent_log());
-        let log = log.map_err(io("make the agent's log"))?;
-        let errors = log.try_clone().map_err(io("make the agent's log"))?;
-        let mut command = tethered(lifeboat, Owner::Same);
-        command.args(["run", "--config"]).arg(self.config()).env("NO_COLOR", "1");
-        command.current_dir(self.folder().join("agent")).stdout(log).stderr(errors);
-        let pid = self.nursery.start(command)?;
-        *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = Some(pid);
-        self.wait("the agent did not answer".to_owned(), UP_WITHIN, async || {
-            !process::alive(pid) || self.lifeboat(&["status", "--json"]).await.code == Some(0)
-        })
-        .await?;
-        if process::alive(pid) {
-            return Ok(());
-        }
-        let log = std::fs::read_to_string(self.agent_log()).unwrap_or_default();
-        Err(LabError::Late { what: "the agent ended".to_owned(), limit: UP_WITHIN, hint: format!("; its log:\n{log}") })
-    }
-
-    /// Runs a command of `lifeboat` with the lab's configuration, as `&["status", "--json"]`.
-    pub async fn lifeboat(&self, args: &[&str]) -> Said {
-        match self.lifeboat.as_deref() {
-            Some(lifeboat) => agent::command(lifeboat, &self.config(), args).await,
-            None => Said { code: None, stdout: String::new(), stderr: "there is no lifeboat program".to_owned() },
-        }
-    }
-
-    /// What `lifeboat status --json` says; none while it does not answer.
-    pub async fn status(&self) -> Option<Value> {
-        self.lifeboat(&["status", "--json"]).await.json()
-    }
-
-    /// Waits until `met` says yes about the agent's status, and returns that status.
-    ///
-    /// # Errors
-    /// [`LabError::Late`] with `what` and the last status.
-    pub async fn until_status(
-        &self,
-        what: &str,
-        limit: Duration,
-        met: impl Fn(&Value) -> bool,
-    ) -> Result<Value, LabError> {
-        let mut last = Value::Null;
-        let wait = async {
-            loop {
-                if let Some(status) = self.status().await {
-                    if met(&status) {
-                        return status;
-                    }
-                    last = status;
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        let met = tokio::time::timeout(limit, wait).await;
-        met.map_err(|_| LabError::Late { what: what.to_owned(), limit, hint: format!("; the last status was {last:#}") })
-    }
-
     /// A canary that writes to the shop through its DNS name.
     #[must_use]
     pub fn canary(&self, name: &str) -> Canary {
         Canary::start(CanaryOptions::new(name, SHOP_NAME, self.network.shop, self.network.authority()))
     }
 
-    /// Loses a region: kill -9 of every process of it, and every path to it refuses. Returns the moment just
-    /// before the first kill, in milliseconds since the Unix epoch.
-    ///
-    /// # Errors
-    /// When processes survive.
-    pub fn lose(&self, region: Region) -> Result<u64, LabError> {
-        let at = now_ms();
-        process::kill_within(&region.folder(self.folder()))?;
-        self.to_region(region, Fault::Refuse);
-        Ok(at)
-    }
-
-    /// Freezes a region: every process of it is stopped (SIGSTOP) and every path to it is a black hole. This is
-    /// the silent death of a machine: nothing is reset. Returns the moment, as [`Lab::lose`].
-    ///
-    /// # Errors
-    /// When a signal is refused.
-    pub fn freeze(&self, region: Region) -> Result<u64, LabError> {
-        let at = now_ms();
-        process::signal(&process::within(&region.folder(self.folder()))?, Signal::STOP)?;
-        self.to_region(region, Fault::Blackhole);
-        Ok(at)
-    }
-
-    /// Wakes a frozen region, with all that it was about to do.
-    ///
-    /// # Errors
-    /// When a signal is refused.
-    pub fn thaw(&self, region: Region) -> Result<(), LabError> {
-        self.to_region(region, Fault::None);
-        Ok(process::signal(&process::within(&region.folder(self.folder()))?, Signal::CONT)?)
-    }
-
-    /// Gives every path to a region the same fault.
-    pub fn to_region(&self, region: Region, fault: Fault) {
-        let paths = self.proxies.iter().filter(|((_, to), _)| to.region() == Some(region));
-        paths.for_each(|(_, proxy)| proxy.set(fault));
-    }
-
-    /// Promotes a region's database by hand, as an operator without lifeboat would.
-    ///
-    /// # Errors
-    /// When it refuses or takes longer than 30 s.
-    pub async fn promote(&self, region: Region) -> Result<(), LabError> {
-        let promoted: bool = self.ask(region, "SELECT pg_promote(true, 30)", "promoting").await?;
-        if promoted {
-            return Ok(());
-        }
-        let limit = Duration::from_secs(30);
-        Err(LabError::Late { what: format!("{region} was not promoted"), limit, hint: String::new() })
-    }
-
-    /// The ids of all orders a region's database has.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub async fn orders(&self, region: Region) -> Result<HashSet<String>, LabError> {
-        let server = self.server(region).connect(AGENT_USER).await?;
-        let rows = server.query("SELECT id FROM orders", &[]).await;
-        let sql = |source| PostgresError::Sql { region, act: "reading the orders", source };
-        Ok(rows.map_err(sql)?.into_iter().map(|row| row.get(0)).collect())
-    }
-
-    /// A digest of the reference table, which no failover may change.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn reference(&self, region: Region) -> Result<String, LabError> {
-        let sql = "SELECT md5(string_agg(product::text, ',' ORDER BY sku)) FROM product";
-        self.ask(region, sql, "reading the reference table").await
-    }
-
-    pub(crate) async fn ask<T>(&self, region: Region, sql: &str, act: &'static str) -> Result<T, LabError>
-    where
-        T: for<'a> tokio_postgres::types::FromSql<'a>,
-    {
-        let server = self.server(region).connect(AGENT_USER).await?;
-        let row = server.query_one(sql, &[]).await;
-        Ok(row.and_then(|row| row.try_get(0)).map_err(|source| PostgresError::Sql { region, act, source })?)
-    }
-
-    /// Returns once west has replayed all that east has written until now.
-    ///
-    /// # Errors
-    /// When it has not after 30 s.
-    pub async fn replicated(&self) -> Result<(), LabError> {
-        let sql = "SELECT pg_current_wal_lsn()::text";
-        let written: String = self.ask(Region::East, sql, "reading the WAL position").await?;
-        let sql = format!("SELECT coalesce(pg_last_wal_replay_lsn() >= '{written}'::pg_lsn, false)");
-        self.wait("west did not catch up with east".to_owned(), UP_WITHIN, async || {
-            self.ask(Region::West, &sql, "reading the replay position").await.unwrap_or(false)
-        })
-        .await
-    }
-
-    pub(crate) async fn wait(&self, what: String, limit: Duration, met: impl AsyncFn() -> bool) -> Result<(), LabError> {
+    pub(crate) async fn wait(
+        &self,
+        what: String,
+        limit: Duration,
+        met: impl AsyncFn() -> bool,
+    ) -> Result<(), LabError> {
         let wait = async {
             while !met().await {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(limit, wait).await.map_err(|_| LabError::Late { what, limit, hint: String::new() })
+        tokio::time::timeout(limit, wait).await.map_err(|_| LabError::Late {
+            what,
+            limit,
+            hint: String::new(),
+        })
     }
 }
 

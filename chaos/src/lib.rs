@@ -10,6 +10,7 @@
 pub mod agent;
 pub mod canary;
 mod faults;
+pub mod html;
 pub mod lab;
 pub mod network;
 pub mod postgres;
@@ -17,7 +18,9 @@ pub mod power;
 pub mod process;
 pub mod proxy;
 pub mod region;
+pub mod report;
 pub mod shop;
+pub mod timeline;
 pub mod witness;
 
 pub use agent::{AgentOptions, ProbePolicy};

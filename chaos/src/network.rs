@@ -56,7 +56,10 @@ impl Network {
     fn with(net: u8, claim: TcpListener) -> io::Result<Network> {
         let mut ports = PORTS;
         let mut next = |hosts: &[Ipv4Addr]| {
-            ports.by_ref().find(|port| hosts.iter().all(|host| free(*host, *port))).ok_or(io::ErrorKind::AddrInUse)
+            ports
+                .by_ref()
+                .find(|port| hosts.iter().all(|host| free(*host, *port)))
+                .ok_or(io::ErrorKind::AddrInUse)
         };
         let at = |third: u8, last: u8| Ipv4Addr::new(127, net, third, last);
         let postgres = next(&[at(1, 10), at(2, 10), at(4, 1), at(4, 2), at(5, 1), at(5, 2)])?;

@@ -93,7 +93,9 @@ pub fn programs() -> Result<PathBuf, PostgresError> {
     let versions = fs::read_dir("/usr/lib/postgresql").map_err(|_| PostgresError::Absent)?;
     versions
         .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))
+        .filter_map(|entry| {
+            Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin")))
+        })
         .filter(|(_, bin)| bin.join("initdb").exists())
         .max()
         .map(|(_, bin)| bin)
@@ -200,9 +202,12 @@ impl Postgres {
         let mut args = vec!["--pgdata=data".to_owned(), format!("--username={AGENT_USER}")];
         args.push(format!("--pwfile={}", password.display()));
         // A scratch cluster: its first files need not be forced to disk. The running server does fsync.
-        args.extend(["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"].map(str::to_owned));
+        args.extend(
+            ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"].map(str::to_owned),
+        );
         self.run("initdb", &args).await?;
-        let rules = "host all all 127.0.0.0/8 scram-sha-256\nhost replication all 127.0.0.0/8 scram-sha-256\n";
+        let rules =
+            "host all all 127.0.0.0/8 scram-sha-256\nhost replication all 127.0.0.0/8 scram-sha-256\n";
         self.write("data/pg_hba.conf", rules)?;
         self.append("data/postgresql.conf", "include 'lab.conf'\n")?;
         self.configure()
@@ -223,7 +228,8 @@ impl Postgres {
             secret.display()
         );
         let slot = format!("--slot={}", self.region);
-        let rest = ["--pgdata=data", "--write-recovery-conf", "--create-slot", "--checkpoint=fast", "--no-sync"];
+        let rest =
+            ["--pgdata=data", "--write-recovery-conf", "--create-slot", "--checkpoint=fast", "--no-sync"];
         let mut args = vec![format!("--dbname={source}"), slot];
         args.extend(rest.map(str::to_owned));
         self.run("pg_basebackup", &args).await?;
@@ -351,7 +357,12 @@ impl Postgres {
 
     async fn run(&self, program: &'static str, args: &[String]) -> Result<(), PostgresError> {
         let mut command = tokio::process::Command::from(tethered(&self.programs.join(program), self.owner));
-        command.args(args).current_dir(&self.folder).env_clear().env("LC_ALL", "C.UTF-8").env("PATH", "/usr/bin:/bin");
+        command
+            .args(args)
+            .current_dir(&self.folder)
+            .env_clear()
+            .env("LC_ALL", "C.UTF-8")
+            .env("PATH", "/usr/bin:/bin");
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let failed = |output| PostgresError::Program { program, output };
         let output = command.output().await.map_err(|error| failed(error.to_string()))?;

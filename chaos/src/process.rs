@@ -65,7 +65,9 @@ pub fn within(folder: &Path) -> Result<Vec<i32>, ProcessError> {
     let mut pids = Vec::new();
     for entry in std::fs::read_dir("/proc").map_err(ProcessError::List)? {
         let entry = entry.map_err(ProcessError::List)?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         // A process may end between the listing and this look; then it is not within any folder.
         if std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder)) {
             pids.push(pid);
@@ -148,7 +150,12 @@ impl Owner {
         let user = users.lines().find_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
             (fields.first() == Some(&"postgres"))
-                .then(|| Some(Owner::Other { uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? }))
+                .then(|| {
+                    Some(Owner::Other {
+                        uid: fields.get(2)?.parse().ok()?,
+                        gid: fields.get(3)?.parse().ok()?,
+                    })
+                })
                 .flatten()
         });
         user.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no user postgres"))
@@ -199,7 +206,8 @@ impl Nursery {
     pub fn open() -> io::Result<Nursery> {
         // One order at a time: whoever starts a process waits for it.
         let (orders, inbox) = sync_channel(1);
-        let thread = std::thread::Builder::new().name("lab nursery".to_owned()).spawn(move || tend(&inbox))?;
+        let thread =
+            std::thread::Builder::new().name("lab nursery".to_owned()).spawn(move || tend(&inbox))?;
         Ok(Nursery { orders: Some(orders), thread: Some(thread) })
     }
 
@@ -212,7 +220,9 @@ impl Nursery {
         let (answer, reply) = sync_channel(1);
         let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the lab is being taken down");
         let result = match &self.orders {
-            Some(orders) if orders.send(Order { command, answer }).is_ok() => reply.recv().unwrap_or_else(|_| Err(gone())),
+            Some(orders) if orders.send(Order { command, answer }).is_ok() => {
+                reply.recv().unwrap_or_else(|_| Err(gone()))
+            }
             _ => Err(gone()),
         };
         result.map_err(|source| ProcessError::Start { program, source })
@@ -242,7 +252,9 @@ fn tend(inbox: &Receiver<Order>) {
                 // Whoever ordered it may have been cancelled; the child is tended all the same.
                 let _ = answer.send(started);
             }
-            Err(RecvTimeoutError::Timeout) => children.retain_mut(|child| matches!(child.try_wait(), Ok(None))),
+            Err(RecvTimeoutError::Timeout) => {
+                children.retain_mut(|child| matches!(child.try_wait(), Ok(None)))
+            }
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }

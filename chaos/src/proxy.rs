@@ -133,7 +133,12 @@ fn reset(stream: &TcpStream) {
 
 /// Carries one connection to its end. An orderly end is passed on as such; any other end (a fault, a server
 /// that is gone) reaches the client as a reset.
-async fn connection(client: TcpStream, target: SocketAddr, faults: watch::Receiver<Fault>, stop: CancellationToken) {
+async fn connection(
+    client: TcpStream,
+    target: SocketAddr,
+    faults: watch::Receiver<Fault>,
+    stop: CancellationToken,
+) {
     let mut breaking = faults.clone();
     let server = tokio::select! {
         biased;

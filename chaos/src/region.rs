@@ -63,7 +63,10 @@ impl FromStr for Region {
     type Err = UnknownRegion;
 
     fn from_str(name: &str) -> Result<Self, UnknownRegion> {
-        Region::ALL.into_iter().find(|region| region.name() == name).ok_or_else(|| UnknownRegion(name.to_owned()))
+        Region::ALL
+            .into_iter()
+            .find(|region| region.name() == name)
+            .ok_or_else(|| UnknownRegion(name.to_owned()))
     }
 }
 

@@ -20,7 +20,9 @@ impl Witness {
         let task = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 // Whoever only wanted the connection may have closed it.
-                tokio::spawn(async move { tokio::io::AsyncWriteExt::write_all(&mut stream, b"here\n").await });
+                tokio::spawn(
+                    async move { tokio::io::AsyncWriteExt::write_all(&mut stream, b"here\n").await },
+                );
             }
         });
         Ok(Witness(task.abort_handle()))

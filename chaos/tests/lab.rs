@@ -1,6 +1,8 @@
 //! The lab without lifeboat: a real pair is lost and promoted by hand, and every acknowledged order is
 //! accounted for. What the lab says must be true before it may judge anything else.
 
+#![expect(clippy::unwrap_used, reason = "the name server below is part of the tests")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -69,7 +71,8 @@ async fn a_lost_region_is_promoted_by_hand_and_every_order_is_accounted_for() {
     // Orders after the cut are acknowledged by east alone: they must come out as lost.
     lab.cut_replication(Region::West);
     let before = canary.look(|ledger| ledger.taken_by(Region::East));
-    until("east goes on alone", async || canary.look(|ledger| ledger.taken_by(Region::East) >= before + 50)).await;
+    until("east goes on alone", async || canary.look(|ledger| ledger.taken_by(Region::East) >= before + 50))
+        .await;
     let lost_at = lab.lose(Region::East).unwrap();
     assert_eq!(process::within(&Region::East.folder(lab.folder())).unwrap(), Vec::<i32>::new());
     assert_eq!(health(&lab, Region::East).await, 0);
@@ -85,7 +88,12 @@ async fn a_lost_region_is_promoted_by_hand_and_every_order_is_accounted_for() {
     assert!((loss.lost as usize) < ledger.taken_by(Region::East), "{loss:?}: those before it are");
     assert!(loss.rpo_held_ms >= 300, "{loss:?}: 50 orders at one every 10 ms");
     assert!(ledger.first_from(Region::West, lost_at).is_some());
-    assert!(ledger.acknowledged.iter().all(|order| order.region != Region::East || order.acknowledged_ms <= lost_at + 50));
+    assert!(
+        ledger
+            .acknowledged
+            .iter()
+            .all(|order| order.region != Region::East || order.acknowledged_ms <= lost_at + 50)
+    );
     assert_eq!(lab.reference(Region::West).await.unwrap(), reference);
 }
 
@@ -108,7 +116,8 @@ async fn commits_can_hang_while_reads_and_health_go_on() {
     let lab = Lab::start(options()).await.unwrap();
     let _says = name_server(&lab).await;
     lab.break_commits(Region::East).await.unwrap();
-    let mut options = CanaryOptions::new("hang", "shop.lab.test.", lab.network().shop, lab.network().authority());
+    let mut options =
+        CanaryOptions::new("hang", "shop.lab.test.", lab.network().shop, lab.network().authority());
     options.every = Duration::from_millis(100);
     let canary = lifeboat_chaos::Canary::start(options);
     until("orders fall silent", async || canary.look(|ledger| ledger.failed.len() >= 3)).await;

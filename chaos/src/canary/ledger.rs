@@ -107,7 +107,8 @@ impl Ledger {
         let missing = self.acknowledged.iter().filter(|order| !survived.contains(&order.id)).count();
         let of_lost = || self.acknowledged.iter().filter(|order| order.region == lost);
         let last = of_lost().map(|order| order.acknowledged_ms).max();
-        let newest = of_lost().filter(|order| survived.contains(&order.id)).map(|order| order.acknowledged_ms).max();
+        let newest =
+            of_lost().filter(|order| survived.contains(&order.id)).map(|order| order.acknowledged_ms).max();
         let first = of_lost().map(|order| order.acknowledged_ms).min();
         let held = match (last, newest.or(first)) {
             (Some(last), Some(newest)) if missing > 0 => last - newest,
@@ -123,7 +124,13 @@ mod tests {
 
     fn order(number: u64, region: Region) -> Acknowledged {
         let at = 1000 + number * 10;
-        Acknowledged { id: format!("o-{number}"), sent_ms: at, acknowledged_ms: at + 4, region, way: Way::Fresh }
+        Acknowledged {
+            id: format!("o-{number}"),
+            sent_ms: at,
+            acknowledged_ms: at + 4,
+            region,
+            way: Way::Fresh,
+        }
     }
 
     fn rows(numbers: impl IntoIterator<Item = u64>) -> HashSet<String> {

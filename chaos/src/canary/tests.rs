@@ -49,7 +49,8 @@ async fn dns(last: u8, ttl: u32) -> Dns {
 async fn shop(last: u8, port: u16, region: Region, status: StatusCode) -> (u16, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), port)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let router = Router::new().route("/orders", post(move || async move { (status, [(REGION_HEADER, region.name())]) }));
+    let router = Router::new()
+        .route("/orders", post(move || async move { (status, [(REGION_HEADER, region.name())]) }));
     (port, tokio::spawn(async move { axum::serve(listener, router).await.unwrap() }))
 }
 

@@ -43,7 +43,10 @@ impl Power {
         match self.order {
             Order::Off { region, lab, epoch } => match power::off(&lab, region, epoch) {
                 Ok(killed) => {
-                    ui::line(&format!("{region} is off under epoch {epoch}; processes killed now: {}", killed.len()));
+                    ui::line(&format!(
+                        "{region} is off under epoch {epoch}; processes killed now: {}",
+                        killed.len()
+                    ));
                     Ok(0)
                 }
                 Err(error @ PowerError::Stale { .. }) => {

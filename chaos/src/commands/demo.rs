@@ -1,0 +1,174 @@
+//! `chaos demo`: the show.
+
+mod watch;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use lifeboat_chaos::agent::WORKLOAD;
+use lifeboat_chaos::postgres::Setup;
+use lifeboat_chaos::report::{Evidence, Report, Run};
+use lifeboat_chaos::{AgentOptions, Canary, Lab, LabOptions, Region, html, process};
+use serde_json::Value;
+
+use crate::ui::{Stage, Tone};
+
+/// The objectives of the demo, in milliseconds, as its lifeboat.toml says them (1m and 30s).
+const OBJECTIVES: (u64, u64) = (60_000, 30_000);
+/// How much is written before the loss.
+const WARM_UP: (usize, Duration) = (300, Duration::from_secs(4));
+
+/// Loses the primary region and shows how it is survived.
+///
+/// Starts two regions on this machine's loopback: PostgreSQL with a streaming standby, a shop in each region, the
+/// lifeboat agent with its DNS authority, and a client that writes an order every 10 ms. Then every process of the
+/// region "east" is killed (kill -9), and the clock runs until the client's first order is taken by "west".
+///
+/// Exits 0 when the workload was recovered within its objectives (with --sync: and no acknowledged write was
+/// lost), 7 when it was not, 1 when the lab could not be built. Needs PostgreSQL 15 or newer (Debian: postgresql)
+/// and the lifeboat program beside this one. As root, PostgreSQL runs as the user postgres.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Demo {
+    /// Let commits wait for the standby: then nothing acknowledged may be lost.
+    #[arg(long)]
+    sync: bool,
+    /// Stop the region's processes (SIGSTOP) and silence its network instead of kill -9: a machine that hangs.
+    #[arg(long)]
+    freeze: bool,
+    /// Leave the standby's wal_retrieve_retry_interval at PostgreSQL's default of 5 s instead of 100 ms.
+    #[arg(long)]
+    stall: bool,
+    /// How many times, each in a lab of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    runs: u16,
+    /// Print report.json on standard output instead of the show.
+    #[arg(long)]
+    json: bool,
+    /// Where report.json and report.html go.
+    #[arg(long, default_value = "target/demo")]
+    out: PathBuf,
+    /// Keep the lab's folder with its data and logs, and say where it is.
+    #[arg(long)]
+    keep: bool,
+    /// The lifeboat program [default: beside this one].
+    #[arg(long, env = "LIFEBOAT_BIN")]
+    lifeboat: Option<PathBuf>,
+}
+
+impl Demo {
+    pub(crate) async fn run(self) -> anyhow::Result<u8> {
+        let mut stage = Stage::new(self.json);
+        let mut runs = Vec::new();
+        for number in 1..=self.runs {
+            if self.runs > 1 {
+                stage.say(&stage.paint(Tone::Strong, &format!("run {number} of {}", self.runs)));
+            }
+            let run = self.once(&mut stage).await?;
+            stage.verdict(&run, run.ok(self.sync));
+            stage.say("");
+            runs.push(run);
+        }
+        let report = Report::of(runs, self.sync).context("there was no run")?;
+        stage.runs(&report);
+        let text = write(&self.out, &report)?;
+        let place = self.out.display();
+        stage.say(&stage.paint(Tone::Soft, &format!("  {place}/report.json  {place}/report.html")));
+        if self.json {
+            crate::ui::line(&text);
+        }
+        Ok(if report.failover.ok { 0 } else { 7 })
+    }
+
+    async fn once(&self, stage: &mut Stage) -> anyhow::Result<Run> {
+        let lab = self.build(stage).await?;
+        let canary = lab.canary("order");
+        let result = self.lose(stage, &lab, canary).await;
+        stage.still();
+        if self.keep {
+            stage.say(&format!("  the lab is kept in {}", lab.folder().display()));
+        }
+        result
+    }
+
+    async fn build(&self, stage: &mut Stage) -> anyhow::Result<Lab> {
+        let options = LabOptions {
+            setup: Setup { sync: self.sync, stall: self.stall },
+            agent: Some(AgentOptions::default()),
+            lifeboat: self.lifeboat.clone(),
+            chaos: None,
+            keep: self.keep,
+        };
+        // What was told last is what is going on now; it is done when the next is told.
+        let now = std::cell::RefCell::new((String::from("laying out addresses and folders"), Instant::now()));
+        stage.move_line("building two regions on loopback");
+        let next = |what: &str| {
+            let (before, since) = now.replace((what.to_owned(), Instant::now()));
+            stage.done(&before, since.elapsed());
+            stage.update(what.to_owned());
+        };
+        let lab = Lab::start_telling(options, next).await?;
+        next("writing orders until lifeboat says all is well");
+        Ok(lab)
+    }
+
+    async fn lose(&self, stage: &mut Stage, lab: &Lab, canary: Canary) -> anyhow::Result<Run> {
+        let began = Instant::now();
+        let reference = lab.reference(Region::East).await?;
+        lab.until_status("lifeboat does not say that all is well", Duration::from_secs(60), well).await?;
+        while canary.look(|ledger| ledger.taken_by(Region::East)) < WARM_UP.0 || began.elapsed() < WARM_UP.1 {
+            if began.elapsed() > Duration::from_secs(60) {
+                let failed = canary.look(|ledger| ledger.failed.last().cloned());
+                anyhow::bail!("the client's orders are not taken before the loss; the last: {failed:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        stage.still();
+        let taken = canary.look(|ledger| ledger.taken_by(Region::East));
+        stage.done(&format!("{taken} orders written; lifeboat says: healthy"), began.elapsed());
+        let doomed = process::within(&Region::East.folder(lab.folder()))?.len();
+        let (lost_ms, how) = if self.freeze {
+            (lab.freeze(Region::East)?, "fall silent (SIGSTOP)")
+        } else {
+            (lab.lose(Region::East)?, "are killed with -9")
+        };
+        stage.say("");
+        let headline = format!("  East is lost: its {doomed} processes {how}.");
+        stage.say(&stage.paint(Tone::Bad, &headline));
+        stage.say("");
+        let timeline = watch::until_served(stage, lab, &canary, lost_ms, OBJECTIVES.0).await;
+        stage.still();
+        let ledger = canary.stop().await;
+        let survived = lab.orders(Region::West).await.unwrap_or_default();
+        let reference_intact = lab.reference(Region::West).await.is_ok_and(|digest| digest == reference);
+        Ok(Run::judge(&Evidence {
+            lost_ms,
+            lost: Region::East,
+            ledger: &ledger,
+            survived: &survived,
+            timeline: &timeline,
+            reference_intact,
+            objectives: OBJECTIVES,
+        }))
+    }
+}
+
+/// Whether lifeboat sees all as it should be: guarding, connected, east healthy, west's database streaming.
+fn well(status: &Value) -> bool {
+    let shop = &status["workloads"][WORKLOAD];
+    shop["phase"] == "guarding"
+        && status["connectivity"]["proven"] == true
+        && shop["regions"]["east"]["verdict"] == "healthy"
+        && shop["regions"]["west"]["databases"]["orders"].is_object()
+}
+
+/// Writes both files and returns the text of the first.
+fn write(out: &Path, report: &Report) -> anyhow::Result<String> {
+    let text = serde_json::to_string_pretty(report)?;
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    for (name, content) in [("report.json", &text), ("report.html", &html::page(report))] {
+        let path = out.join(name);
+        std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(text)
+}

@@ -1,0 +1,58 @@
+//! `chaos up`: a lab to play with.
+
+use std::path::PathBuf;
+
+use lifeboat_chaos::postgres::Setup;
+use lifeboat_chaos::{AgentOptions, Lab, LabOptions, Region, To};
+
+use crate::ui::{self, Stage};
+
+/// Starts a lab and leaves it running until Ctrl-C.
+///
+/// Says where everything is: try `lifeboat status --watch`, kill something, `chaos power off east`. All of it is
+/// gone when this command ends, however it ends.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Up {
+    /// Let commits wait for the standby.
+    #[arg(long)]
+    sync: bool,
+    /// Ask a person before every failover.
+    #[arg(long)]
+    supervised: bool,
+    /// Keep the lab's folder with its data and logs.
+    #[arg(long)]
+    keep: bool,
+    /// The lifeboat program [default: beside this one].
+    #[arg(long, env = "LIFEBOAT_BIN")]
+    lifeboat: Option<PathBuf>,
+}
+
+impl Up {
+    pub(crate) async fn run(self) -> anyhow::Result<u8> {
+        let stage = Stage::new(false);
+        let agent = AgentOptions { supervised: self.supervised, ..AgentOptions::default() };
+        let options = LabOptions {
+            setup: Setup { sync: self.sync, stall: false },
+            agent: Some(agent),
+            lifeboat: self.lifeboat,
+            chaos: None,
+            keep: self.keep,
+        };
+        let lab = Lab::start_telling(options, |what| stage.say(&format!("  {what}"))).await?;
+        let folder = lab.folder().display();
+        ui::line("");
+        for region in Region::ALL {
+            let network = lab.network();
+            ui::line(&format!(
+                "  {region}: shop http://{}  PostgreSQL {}  log {folder}/{region}/postgres.log",
+                network.door(To::Shop(region)),
+                network.door(To::Postgres(region))
+            ));
+        }
+        ui::line(&format!("  agent: log {}", lab.agent_log().display()));
+        ui::line(&format!("  lifeboat --config {} status", lab.config().display()));
+        ui::line(&format!("  chaos power off east --lab {folder} --epoch 1"));
+        ui::line("\n  Ctrl-C ends it all.");
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,108 @@
+//! The agent of a lab: configured, started, asked.
+
+use std::path::PathBuf;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Lab, LabError, UP_WITHIN, io};
+use crate::agent::{self, AgentOptions, Said};
+use crate::process::{self, Owner, tethered};
+
+impl Lab {
+    /// Writes `lifeboat.toml`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn configure_agent(&self, options: &AgentOptions) -> Result<(), LabError> {
+        let text = agent::config(self.folder(), &self.chaos, &self.network, options);
+        std::fs::write(self.config(), text).map_err(io("write lifeboat.toml"))
+    }
+
+    /// Where `lifeboat.toml` is. A test may change it before [`Lab::start_agent`].
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.folder().join("lifeboat.toml")
+    }
+
+    /// Where the agent's log is.
+    #[must_use]
+    pub fn agent_log(&self) -> PathBuf {
+        self.folder().join("agent/lifeboat.log")
+    }
+
+    /// Starts the agent and returns once its control socket answers `status`. Also after it was killed.
+    ///
+    /// # Errors
+    /// When there is no `lifeboat` program, or it does not come up; the error ends with its log.
+    pub async fn start_agent(&self) -> Result<(), LabError> {
+        let lifeboat = self.lifeboat.as_deref().ok_or(LabError::Program("lifeboat"))?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.agent_log());
+        let log = log.map_err(io("make the agent's log"))?;
+        let errors = log.try_clone().map_err(io("make the agent's log"))?;
+        let mut command = tethered(lifeboat, Owner::Same);
+        command.args(["run", "--config"]).arg(self.config()).env("NO_COLOR", "1");
+        command.current_dir(self.folder().join("agent")).stdout(log).stderr(errors);
+        let pid = self.nursery.start(command)?;
+        *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = Some(pid);
+        self.wait("the agent did not answer".to_owned(), UP_WITHIN, async || {
+            !process::alive(pid) || self.lifeboat(&["status", "--json"]).await.code == Some(0)
+        })
+        .await?;
+        if process::alive(pid) {
+            return Ok(());
+        }
+        let log = std::fs::read_to_string(self.agent_log()).unwrap_or_default();
+        Err(LabError::Late {
+            what: "the agent ended".to_owned(),
+            limit: UP_WITHIN,
+            hint: format!("; its log:\n{log}"),
+        })
+    }
+
+    /// Runs a command of `lifeboat` with the lab's configuration, as `&["status", "--json"]`.
+    pub async fn lifeboat(&self, args: &[&str]) -> Said {
+        match self.lifeboat.as_deref() {
+            Some(lifeboat) => agent::command(lifeboat, &self.config(), args).await,
+            None => {
+                Said { code: None, stdout: String::new(), stderr: "there is no lifeboat program".to_owned() }
+            }
+        }
+    }
+
+    /// What `lifeboat status --json` says; none while it does not answer.
+    pub async fn status(&self) -> Option<Value> {
+        self.lifeboat(&["status", "--json"]).await.json()
+    }
+
+    /// Waits until `met` says yes about the agent's status, and returns that status.
+    ///
+    /// # Errors
+    /// [`LabError::Late`] with `what` and the last status.
+    pub async fn until_status(
+        &self,
+        what: &str,
+        limit: Duration,
+        met: impl Fn(&Value) -> bool,
+    ) -> Result<Value, LabError> {
+        let mut last = Value::Null;
+        let wait = async {
+            loop {
+                if let Some(status) = self.status().await {
+                    if met(&status) {
+                        return status;
+                    }
+                    last = status;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let met = tokio::time::timeout(limit, wait).await;
+        met.map_err(|_| LabError::Late {
+            what: what.to_owned(),
+            limit,
+            hint: format!("; the last status was {last:#}"),
+        })
+    }
+}

@@ -1,0 +1,235 @@
+//! What happened when, from lifeboat's own record.
+//!
+//! The lab reads the records as any program could: `lifeboat explain RUN --json` at the end, the control
+//! socket's `/v1/records` while it happens. Unknown kinds of record are passed over.
+//!
+//! **Invariant:** a milestone is a success on record, never an attempt; nothing here is measured by the lab.
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// The moments of a failover that people look for, in the order in which they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Milestone {
+    /// The run was opened: the primary is taken as lost.
+    Detected,
+    /// The loss that a promotion means is known.
+    Measured,
+    /// The old primary is proven to accept no more writes.
+    Fenced,
+    /// The standby is a primary.
+    Promoted,
+    /// It commits.
+    Serving,
+    /// The name says the new address.
+    Switched,
+    /// Name servers and lifeboat's own client agree.
+    Verified,
+    /// The run is over and well.
+    Ended,
+}
+
+impl Milestone {
+    /// What people read.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Milestone::Detected => "detected",
+            Milestone::Measured => "loss measured",
+            Milestone::Fenced => "fenced",
+            Milestone::Promoted => "promoted",
+            Milestone::Serving => "serving",
+            Milestone::Switched => "DNS moved",
+            Milestone::Verified => "verified",
+            Milestone::Ended => "run ended",
+        }
+    }
+
+    fn of_step(step: &str) -> Option<Milestone> {
+        Some(match step {
+            "measure-loss" => Milestone::Measured,
+            "fence" => Milestone::Fenced,
+            "promote" => Milestone::Promoted,
+            "await-serving" => Milestone::Serving,
+            "switch-dns" => Milestone::Switched,
+            "verify" => Milestone::Verified,
+            _ => return None,
+        })
+    }
+}
+
+/// One milestone of one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Reached {
+    /// Which.
+    pub milestone: Milestone,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+/// A part of the time without service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Phase {
+    /// detect, fence, promote, switch or verify.
+    pub name: &'static str,
+    /// How long, in milliseconds. Phases follow each other without gaps.
+    pub ms: u64,
+}
+
+/// A run, as far as it has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Timeline {
+    /// Its name.
+    pub run: Option<String>,
+    /// Its milestones, in the order of the record.
+    pub reached: Vec<Reached>,
+    /// What stands in its way, in lifeboat's words: a question, or why it is stranded.
+    pub stuck: Option<String>,
+    /// When the promote step began, in milliseconds since the Unix epoch.
+    pub promote_began_ms: Option<u64>,
+}
+
+impl Timeline {
+    /// Reads records, oldest first: objects with `at` (milliseconds since the Unix epoch) and `record`.
+    #[must_use]
+    pub fn read(records: &[Value]) -> Timeline {
+        let mut timeline = Timeline::default();
+        for stamped in records {
+            let (Some(at_ms), record) = (stamped["at"].as_u64(), &stamped["record"]) else { continue };
+            timeline.note(at_ms, record);
+        }
+        timeline
+    }
+
+    fn note(&mut self, at_ms: u64, record: &Value) {
+        let step = record["step"].as_str().unwrap_or_default();
+        let milestone = match record["kind"].as_str().unwrap_or_default() {
+            "run-opened" => {
+                *self = Timeline { run: record["run"].as_str().map(str::to_owned), ..Timeline::default() };
+                Some(Milestone::Detected)
+            }
+            "step-started" => {
+                if step == "promote" {
+                    self.promote_began_ms.get_or_insert(at_ms);
+                }
+                None
+            }
+            "step-ended" => record["outcome"].get("succeeded").and_then(|_| Milestone::of_step(step)),
+            "asked" => {
+                self.stuck = Some(format!("it asks a person: {}", record["question"]));
+                None
+            }
+            "approved" | "continued" => {
+                self.stuck = None;
+                None
+            }
+            "stranded" => {
+                self.stuck = Some(format!("stranded at {step}: {}", record["reason"]));
+                None
+            }
+            "run-ended" => match record["ending"].as_str() {
+                Some("done") => Some(Milestone::Ended),
+                ending => {
+                    self.stuck = Some(format!("the run ended: {}", ending.unwrap_or("without success")));
+                    None
+                }
+            },
+            _ => None,
+        };
+        if let Some(milestone) = milestone {
+            self.reached.push(Reached { milestone, at_ms });
+        }
+    }
+
+    /// When a milestone was reached, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn at(&self, milestone: Milestone) -> Option<u64> {
+        self.reached.iter().find(|reached| reached.milestone == milestone).map(|reached| reached.at_ms)
+    }
+
+    /// How long each phase took after a loss at `lost_ms`: detect until the run was opened, fence (with the
+    /// measurement of the loss) until the proof, promote until the new primary commits, switch until the name
+    /// moved, verify until name servers and lifeboat's client agreed. Only phases that ended.
+    #[must_use]
+    pub fn phases(&self, lost_ms: u64) -> Vec<Phase> {
+        let ends = [
+            ("detect", Milestone::Detected),
+            ("fence", Milestone::Fenced),
+            ("promote", Milestone::Serving),
+            ("switch", Milestone::Switched),
+            ("verify", Milestone::Verified),
+        ];
+        let mut from = lost_ms;
+        let mut phases = Vec::new();
+        for (name, end) in ends {
+            let Some(at) = self.at(end) else { break };
+            phases.push(Phase { name, ms: at.saturating_sub(from) });
+            from = at.max(from);
+        }
+        phases
+    }
+
+    /// From the start of the promotion until the new primary committed, in milliseconds.
+    #[must_use]
+    pub fn promotion_ms(&self) -> Option<u64> {
+        Some(self.at(Milestone::Serving)?.saturating_sub(self.promote_began_ms?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn ended(at: u64, step: &str, outcome: &str) -> Value {
+        json!({ "at": at, "record": { "kind": "step-ended", "step": step, "outcome": { outcome: {} } } })
+    }
+
+    fn records() -> Vec<Value> {
+        vec![
+            json!({ "at": 500, "record": { "kind": "verdict-changed", "region": "east", "verdict": "lost" } }),
+            json!({ "at": 3000, "record": { "kind": "run-opened", "run": "r-1" } }),
+            ended(3010, "measure-loss", "succeeded"),
+            ended(3050, "fence", "failed"),
+            ended(3100, "fence", "succeeded"),
+            json!({ "at": 3101, "record": { "kind": "step-started", "step": "promote" } }),
+            ended(3220, "promote", "succeeded"),
+            ended(3250, "await-serving", "succeeded"),
+            ended(3260, "switch-dns", "succeeded"),
+            ended(4000, "verify", "succeeded"),
+            json!({ "at": 4001, "record": { "kind": "run-ended", "ending": "done" } }),
+        ]
+    }
+
+    #[test]
+    fn phases_are_the_time_between_successes_on_record() {
+        let timeline = Timeline::read(&records());
+        let phases: Vec<_> = timeline.phases(1000).into_iter().map(|phase| (phase.name, phase.ms)).collect();
+        assert_eq!(
+            phases,
+            [("detect", 2000), ("fence", 100), ("promote", 150), ("switch", 10), ("verify", 740)]
+        );
+        assert_eq!(timeline.promotion_ms(), Some(149));
+        assert_eq!(timeline.run.as_deref(), Some("r-1"));
+        assert_eq!(timeline.at(Milestone::Ended), Some(4001));
+    }
+
+    #[test]
+    fn a_failed_attempt_is_no_milestone_and_later_phases_wait_for_it() {
+        let timeline = Timeline::read(&records()[..4]);
+        assert_eq!(timeline.at(Milestone::Fenced), None);
+        assert_eq!(timeline.phases(1000).len(), 1);
+    }
+
+    #[test]
+    fn what_stands_in_the_way_is_said() {
+        let mut records = records()[..3].to_vec();
+        records.push(
+            json!({ "at": 3011, "record": { "kind": "asked", "question": { "kind": "accept-loss" } } }),
+        );
+        assert!(Timeline::read(&records).stuck.unwrap().contains("accept-loss"));
+        records.push(json!({ "at": 3012, "record": { "kind": "approved" } }));
+        assert_eq!(Timeline::read(&records).stuck, None);
+    }
+}
