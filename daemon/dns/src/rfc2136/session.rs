@@ -52,7 +52,7 @@ impl Session {
         }
         let mut answers = Vec::new();
         while !due.is_empty() {
-            let (_, answer) = self.receive(&mut due).await?;
+            let answer = self.receive(&mut due).await?;
             match answer.response_code {
                 ResponseCode::NoError | ResponseCode::NXDomain if !answer.authoritative => {
                     return Err(UpdateError::Lame { server: self.server, zone: self.zone.clone() });
@@ -77,11 +77,7 @@ impl Session {
     /// Sends an update and returns what the server says to it.
     pub(super) async fn update(&mut self, update: Message) -> Result<ResponseCode, UpdateError> {
         let mut due = vec![self.send(update, true).await?];
-        let (signed, answer) = self.receive(&mut due).await?;
-        // A yes without a signature may be anyone's.
-        if answer.response_code == ResponseCode::NoError && !signed {
-            return Err(self.untrusted("the answer to an update is not signed", true));
-        }
+        let answer = self.receive(&mut due).await?;
         Ok(answer.response_code)
     }
 
@@ -102,8 +98,8 @@ impl Session {
         Ok(Due { request, verifier })
     }
 
-    /// Reads the next answer, whichever request it belongs to, and whether it is signed.
-    async fn receive(&mut self, due: &mut Vec<Due>) -> Result<(bool, Message), UpdateError> {
+    /// Reads the next answer, whichever request it belongs to, and verifies it.
+    async fn receive(&mut self, due: &mut Vec<Due>) -> Result<Message, UpdateError> {
         let update = due.iter().any(|due| due.request.op_code == OpCode::Update);
         let cut = |source| UpdateError::Cut { server: self.server, update, source };
         let frame = read_frame(&mut self.stream, usize::from(u16::MAX)).await.map_err(cut)?;
@@ -114,12 +110,12 @@ impl Session {
         let at = at.ok_or_else(|| self.untrusted("to another question", update))?;
         let mut due = due.swap_remove(at);
         let Some(signature) = &answer.signature else {
+            // A no may be said before the key was looked at; a yes without a signature may be anyone's.
             return match answer.response_code {
-                // Said before the key was looked at, or by a server that does not sign its refusals.
-                ResponseCode::NoError | ResponseCode::NXDomain if update => {
+                ResponseCode::NoError | ResponseCode::NXDomain => {
                     Err(self.untrusted("the answer is not signed", update))
                 }
-                _ => Ok((false, answer)),
+                _ => Ok(answer),
             };
         };
         if let Some(error) = signature.data.error {
@@ -129,7 +125,7 @@ impl Session {
         if verified != Some(true) {
             return Err(self.untrusted("its signature is wrong", update));
         }
-        Ok((true, answer))
+        Ok(answer)
     }
 
     fn key_error(&self, error: TsigError) -> UpdateError {

@@ -130,8 +130,10 @@ async fn a_forged_answer_is_not_taken() {
         answer[2] |= 0x80;
         let mut other_id = answer.clone();
         other_id[0] ^= 0xFF;
+        other_id[3] |= 3;
         let mut other_question = answer.clone();
         other_question[13] ^= 0x01;
+        other_question[3] |= 3;
         for lie in [&other_id, &other_question, &answer] {
             liar.send_to(lie, client).unwrap();
         }

@@ -124,6 +124,24 @@ async fn the_server_itself_refuses_the_slower_of_two(server: Server) {
     assert_eq!(short(&server, "_lifeboat-epoch.shop.example.test.", "TXT"), ["\"epoch=7\""]);
 }
 
+/// The values are the same as when the slower one looked: the epoch alone tells that it is too late.
+async fn the_epoch_alone_stops_the_slower_of_two(server: Server) {
+    let first = change("shop.example.test.", &["192.0.2.80"], &["198.51.100.80"]);
+    names(&server, ZONE, SECRET).ensure_record(&call(5), &first).await.unwrap();
+    let proxy = Holding::start(server.address).await;
+    let mut slow = options(&server, ZONE, SECRET);
+    slow.server = proxy.address;
+    let (slow, fast) = (Rfc2136::new(slow), names(&server, ZONE, SECRET));
+    let old = change("shop.example.test.", &["198.51.100.80"], &["203.0.113.6"]);
+    let slow = tokio::spawn(async move { slow.ensure_record(&call(6), &old).await });
+    proxy.held().await;
+    fast.ensure_record(&call(7), &first).await.unwrap();
+    proxy.release();
+    let fault = slow.await.unwrap().unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Stale, "{fault}");
+    assert_eq!(short(&server, "shop.example.test.", "A"), ["198.51.100.80"]);
+}
+
 async fn wrong_key_refused_zone_and_dead_server_read_differently(server: Server) {
     let there = change("shop.example.test.", &["192.0.2.80"], &["198.51.100.80"]);
     let address = server.address;
@@ -233,6 +251,53 @@ async fn forward(
     }
 }
 
+/// Someone who sits on the wire and says yes to everything, unsigned or with a signature of their own making.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_yes_without_the_right_signature_is_not_taken() {
+    let server = servers::bind(None);
+    let there = change("shop.example.test.", &["192.0.2.80"], &["198.51.100.80"]);
+    // The second epoch has something to say again: the server took the first one, whoever answered for it.
+    for (epoch, flip, wanted) in [(7, false, "the answer is not signed"), (8, true, "its signature is wrong")]
+    {
+        let liar = lying(server.address, flip).await;
+        let mut with = options(&server, ZONE, SECRET);
+        with.server = liar;
+        let fault = Rfc2136::new(with).ensure_record(&call(epoch), &there).await.unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Unclear, "{fault}");
+        assert_eq!(fault.detail, format!("{liar} answered, but {wanted}"));
+    }
+}
+
+/// Forwards a connection, and tampers with the answer to its UPDATE: without its signature, or with a letter
+/// of its signature changed.
+async fn lying(server: std::net::SocketAddr, flip: bool) -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind((server.ip(), 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) =
+            tokio::net::TcpStream::connect(server).await.unwrap().into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+        while let Ok(length) = from_server.read_u16().await {
+            let mut message = vec![0; usize::from(length)];
+            from_server.read_exact(&mut message).await.unwrap();
+            if (message[2] >> 3) & 0x0F == 5 && flip {
+                // The last six bytes are the original id, the error and no other data; the MAC is before them.
+                let at = message.len() - 10;
+                message[at] ^= 1;
+            } else if (message[2] >> 3) & 0x0F == 5 {
+                message.truncate(12);
+                message[4..12].fill(0);
+            }
+            to_client.write_u16(u16::try_from(message.len()).unwrap()).await.unwrap();
+            to_client.write_all(&message).await.unwrap();
+        }
+    });
+    address
+}
+
 macro_rules! on_each_server {
     ($($promise:ident),* $(,)?) => {
         mod bind {$(
@@ -255,6 +320,7 @@ on_each_server!(
     a_name_is_created_and_changes_kind,
     a_stale_epoch_and_a_foreign_value_are_refused,
     the_server_itself_refuses_the_slower_of_two,
+    the_epoch_alone_stops_the_slower_of_two,
     wrong_key_refused_zone_and_dead_server_read_differently,
     an_update_without_an_answer_is_unclear_and_the_next_attempt_looks,
 );
