@@ -26,12 +26,18 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// The command's argv for a region and an epoch.
 pub(crate) fn argv(command: &FenceCommand, region: &RegionName, epoch: Epoch) -> Vec<String> {
-    let fill = |part: &String| part.replace("{region}", region.as_str()).replace("{epoch}", &epoch.to_string());
+    let fill =
+        |part: &String| part.replace("{region}", region.as_str()).replace("{epoch}", &epoch.to_string());
     command.argv.iter().map(fill).collect()
 }
 
 /// Runs `argv` to its end, for at most `limit`.
-pub(crate) async fn run(argv: &[String], region: &RegionName, epoch: Epoch, limit: Duration) -> Result<(), Fault> {
+pub(crate) async fn run(
+    argv: &[String],
+    region: &RegionName,
+    epoch: Epoch,
+    limit: Duration,
+) -> Result<(), Fault> {
     let Some((program, arguments)) = argv.split_first() else {
         return Err(Fault::new(FaultKind::Refused, "the isolate command is empty"));
     };
@@ -72,7 +78,8 @@ fn failed(program: &str, status: ExitStatus, said: &str) -> Fault {
         Some(code) => format!("ended with exit code {code}"),
         None => "was ended by a signal".to_owned(),
     };
-    let detail = if said.is_empty() { format!("{program} {how}") } else { format!("{program} {how}: {said}") };
+    let detail =
+        if said.is_empty() { format!("{program} {how}") } else { format!("{program} {how}: {said}") };
     Fault::new(FaultKind::Refused, detail)
 }
 

@@ -82,7 +82,8 @@ impl Member {
         let spent = self.clock.now().since(begun) + CONTRADICTION;
         let limit = command.timeout.min(call.limit.saturating_sub(spent));
         let isolated = command::run(&argv, &self.options.region, call.epoch, limit).await;
-        isolated.map_err(|fault| Fault::new(fault.kind, format!("{}; over SQL: {unproven}", fault.detail)))?;
+        isolated
+            .map_err(|fault| Fault::new(fault.kind, format!("{}; over SQL: {unproven}", fault.detail)))?;
         let (old, new) = futures::join!(fate_of(before), self.fate_of_a_newcomer());
         let session = format!("{}; {}", old?, new?);
         Ok(FenceProof::Isolated { command: argv, session })
@@ -112,7 +113,9 @@ async fn fate_of(before: Option<Arc<Session>>) -> Result<String, Fault> {
 
 /// What `attempt` to write says of an isolated server: a sentence, or a contradiction.
 fn fate(who: &str, attempt: Result<(), Trouble>) -> Result<String, Fault> {
-    let refuted = |why: String| Err(Fault::new(FaultKind::Refused, format!("the isolate command said done, but {why}")));
+    let refuted = |why: String| {
+        Err(Fault::new(FaultKind::Refused, format!("the isolate command said done, but {why}")))
+    };
     match attempt {
         Ok(()) => refuted(format!("{who} may still write")),
         Err(trouble) if trouble.sqlstate() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {

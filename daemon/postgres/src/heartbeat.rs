@@ -93,11 +93,9 @@ fn lost_the_race(error: &Trouble) -> bool {
     error.sqlstate().is_some_and(|state| lost.contains(&state))
 }
 
-
 /// Commits something that has no row, for members that keep no heartbeat. Fails when transactions are read only,
 /// which this commit alone would not notice.
 pub(crate) async fn commit_without_row(session: &Session) -> Result<(), Trouble> {
     session.batch(HARMLESS_WRITE).await?;
     session.rows(EMPTY_COMMIT, &[]).await.map(drop)
 }
-

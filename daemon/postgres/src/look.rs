@@ -25,7 +25,8 @@ use crate::trouble::Trouble;
 use crate::witness::Question;
 
 /// What is known of a backend that owes an answer.
-const WAITING_FOR: &str = "SELECT state = 'active', coalesce(wait_event_type || '/' || wait_event, 'nothing known')
+const WAITING_FOR: &str =
+    "SELECT state = 'active', coalesce(wait_event_type || '/' || wait_event, 'nothing known')
  FROM pg_stat_activity WHERE pid = $1";
 
 impl Member {
@@ -46,8 +47,7 @@ impl Member {
         let session = self.witness.attend(&self.options).await.map_err(|trouble| trouble.failure())?;
         let writes = ask.expect == Role::Primary && self.options.heartbeat;
         let database = self.options.database.clone();
-        let heartbeat =
-            writes.then(|| Heartbeat { agent: ask.agent.clone(), epoch: ask.epoch, at: ask.at });
+        let heartbeat = writes.then(|| Heartbeat { agent: ask.agent.clone(), epoch: ask.epoch, at: ask.at });
         let expect = ask.expect;
         let question = self.witness.ask(writes, async move {
             match heartbeat {
@@ -86,7 +86,8 @@ impl Member {
                 Failure::new(FailureKind::CommitSilent, detail)
             }
             (Some(true), false) => {
-                let detail = format!("a new session is answered, the one that is kept is not; it waits for {event}");
+                let detail =
+                    format!("a new session is answered, the one that is kept is not; it waits for {event}");
                 Failure::new(FailureKind::Silent, detail)
             }
             _ => {
@@ -110,10 +111,13 @@ async fn write(session: &Arc<Session>, database: &DatabaseName, heartbeat: &Hear
     match heartbeat.write(session).await {
         Ok(Beat::Committed(sample)) => Ok(Evidence::Database(sample.report(database, Some(heartbeat.at)))),
         Ok(Beat::Outranked(found)) => {
-            let detail = format!("the heartbeat table has epoch {found}, this agent acts under {}", heartbeat.epoch);
+            let detail =
+                format!("the heartbeat table has epoch {found}, this agent acts under {}", heartbeat.epoch);
             Err(Failure::new(FailureKind::WrongRole, detail))
         }
-        Err(trouble) if trouble.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Err(trouble.failure()),
+        Err(trouble) if trouble.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            Err(trouble.failure())
+        }
         Err(trouble) if trouble.sqlstate().is_some() => Err(refused(session, &trouble).await),
         Err(trouble) => Err(trouble.failure()),
     }

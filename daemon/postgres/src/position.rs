@@ -86,7 +86,8 @@ async fn startup_waits_for(session: &Session) -> Result<Option<String>, Trouble>
 pub(crate) fn not_outranked(sample: &Sample, epoch: Epoch) -> Result<(), Fault> {
     match sample.newest_epoch {
         Some(newest) if newest > epoch => {
-            let detail = format!("the server has a heartbeat of epoch {newest}, this call is of epoch {epoch}");
+            let detail =
+                format!("the server has a heartbeat of epoch {newest}, this call is of epoch {epoch}");
             Err(Fault::new(FaultKind::Stale, detail))
         }
         _ => Ok(()),

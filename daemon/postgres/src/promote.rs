@@ -50,7 +50,8 @@ impl Member {
         let reached = self.reach().await.map_err(|trouble| trouble.fault())?;
         let (session, sample) = (reached.session, reached.sample);
         if sample.system != system {
-            let detail = format!("the server belongs to cluster {}, not {system}; it is left alone", sample.system);
+            let detail =
+                format!("the server belongs to cluster {}, not {system}; it is left alone", sample.system);
             return Err(Fault::new(FaultKind::Refused, detail));
         }
         not_outranked(&sample, epoch)?;
@@ -75,19 +76,23 @@ impl Member {
     }
 
     async fn write_once(&self, call: &Call, asked: &mut bool) -> Result<(), Fault> {
-        let session = Session::open(&self.options, &self.witness.ended).await.map_err(|trouble| trouble.fault())?;
+        let session =
+            Session::open(&self.options, &self.witness.ended).await.map_err(|trouble| trouble.fault())?;
         while in_recovery(&session).await.map_err(|trouble| trouble.fault())? {
             tokio::time::sleep(PAUSE).await;
         }
         *asked = true;
         if !self.options.heartbeat {
-            return heartbeat::commit_without_row(&session).await.map_err(|trouble| trouble.fault_after_asking());
+            return heartbeat::commit_without_row(&session)
+                .await
+                .map_err(|trouble| trouble.fault_after_asking());
         }
         let heartbeat = Heartbeat { agent: call.agent.clone(), epoch: call.epoch, at: self.clock.now() };
         match heartbeat.write(&session).await {
             Ok(Beat::Committed(_)) => Ok(()),
             Ok(Beat::Outranked(newest)) => {
-                let detail = format!("the server has a heartbeat of epoch {newest}, this call is of {}", call.epoch);
+                let detail =
+                    format!("the server has a heartbeat of epoch {newest}, this call is of {}", call.epoch);
                 Err(Fault::new(FaultKind::Stale, detail))
             }
             Err(trouble) => Err(trouble.fault_after_asking()),
@@ -100,7 +105,9 @@ async fn leave_recovery(session: &Session) -> Result<(), Trouble> {
     loop {
         match session.rows("SELECT pg_promote(false)", &[]).await {
             // "recovery is not in progress": it ended since we looked.
-            Err(error) if error.sqlstate() == Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) => return Ok(()),
+            Err(error) if error.sqlstate() == Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) => {
+                return Ok(());
+            }
             result => drop(result?),
         }
         for _ in 0..LOOKS_PER_SIGNAL {

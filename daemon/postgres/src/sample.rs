@@ -103,7 +103,8 @@ impl Sample {
             text.map(|text| Lsn::parse(text).ok_or(Trouble::Malformed("not a log position"))).transpose()
         };
         let timeline: Option<i64> = row.try_get("timeline")?;
-        let timeline = timeline.and_then(|t| u32::try_from(t).ok()).ok_or(Trouble::Malformed("not a timeline"))?;
+        let timeline =
+            timeline.and_then(|t| u32::try_from(t).ok()).ok_or(Trouble::Malformed("not a timeline"))?;
         let beat_at: Option<i64> = row.try_get("beat_at")?;
         let beat_epoch: Option<i64> = row.try_get("beat_epoch")?;
         let receiver: Option<String> = row.try_get("receiver")?;

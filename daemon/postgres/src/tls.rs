@@ -41,8 +41,9 @@ pub(crate) async fn connector(ca_file: Option<&Path>) -> Result<MakeRustlsConnec
 
 fn config(anchors: RootCertStore) -> Result<ClientConfig, AnchorError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(AnchorError::Setup)?;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(AnchorError::Setup)?;
     Ok(builder.with_root_certificates(anchors).with_no_client_auth())
 }
 

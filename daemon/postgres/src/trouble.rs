@@ -80,7 +80,7 @@ impl Trouble {
             Self::Password(_) | Self::Stranger { .. } => FailureKind::WrongIdentity,
             Self::Anchors(_) => FailureKind::Certificate,
             Self::Unresolved { .. } => FailureKind::Unreachable,
-            Self::Unconnected { source, .. } => of_io(source),
+            Self::Unconnected { source, .. } => of_io(source).unwrap_or(FailureKind::Unreachable),
             Self::Postgres(error) => of_postgres(error),
             Self::Ended(failure) => failure.kind,
             Self::Silent(_) => FailureKind::Silent,
@@ -99,7 +99,7 @@ fn of_postgres(error: &tokio_postgres::Error) -> FailureKind {
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<io::Error>() {
-            return of_io(io);
+            return of_io(io).unwrap_or(FailureKind::Malformed);
         }
         cause = error.source();
     }
@@ -120,27 +120,31 @@ fn of_sqlstate(state: &SqlState) -> FailureKind {
     }
 }
 
-fn of_io(error: &io::Error) -> FailureKind {
+/// None when the kind says nothing by itself.
+fn of_io(error: &io::Error) -> Option<FailureKind> {
     use io::ErrorKind as K;
     if let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        return of_tls(inner);
+        return Some(of_tls(inner));
     }
     match error.kind() {
-        K::TimedOut => FailureKind::Silent,
+        K::TimedOut => Some(FailureKind::Silent),
         K::ConnectionRefused
         | K::ConnectionReset
         | K::ConnectionAborted
         | K::BrokenPipe
         | K::UnexpectedEof
-        | K::NotConnected => FailureKind::Refused,
-        K::InvalidData | K::InvalidInput => FailureKind::Malformed,
-        _ => FailureKind::Unreachable,
+        | K::NotConnected => Some(FailureKind::Refused),
+        K::HostUnreachable | K::NetworkUnreachable | K::NetworkDown => Some(FailureKind::Unreachable),
+        K::InvalidData | K::InvalidInput => Some(FailureKind::Malformed),
+        _ => None,
     }
 }
 
 fn of_tls(error: &rustls::Error) -> FailureKind {
     match error {
-        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => FailureKind::Certificate,
+        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+            FailureKind::Certificate
+        }
         _ => FailureKind::Malformed,
     }
 }

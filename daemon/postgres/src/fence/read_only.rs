@@ -72,7 +72,11 @@ const END_SESSIONS: &str = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_a
 
 impl Member {
     /// Fences the server over a session, if it answers within `first_answer`; the caller bounds the whole.
-    pub(super) async fn fence_over_sql(&self, call: &Call, first_answer: Duration) -> Result<FenceProof, Unproven> {
+    pub(super) async fn fence_over_sql(
+        &self,
+        call: &Call,
+        first_answer: Duration,
+    ) -> Result<FenceProof, Unproven> {
         let reached = within(first_answer, self.reach()).await.map_err(|trouble| Unproven {
             final_word: matches!(trouble, Trouble::Stranger { .. }),
             fault: trouble.fault(),
@@ -119,7 +123,8 @@ impl Member {
         match Session::open_as_client(&self.options, &self.witness.ended).await {
             Err(trouble) if trouble.sqlstate() == Some(&SqlState::UNDEFINED_FILE) => Ok(()),
             Err(trouble) => {
-                let detail = format!("a new session is turned away for another reason than the fence: {trouble}");
+                let detail =
+                    format!("a new session is turned away for another reason than the fence: {trouble}");
                 Err(Fault::new(FaultKind::Unclear, detail))
             }
             Ok(_) => Err(Fault::new(FaultKind::Refused, "a new session still gets past the fence")),

@@ -2,8 +2,6 @@
 //!
 //! **Invariant:** loopback only, free ports, files in a folder of their own, processes ended by their id on drop.
 
-#![expect(dead_code, reason = "shared with the promotion trials, which use a part of it")]
-
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -62,7 +60,8 @@ fn servers_user() -> Option<u32> {
 
 /// `program` of PostgreSQL (or any), as that user.
 fn as_servers_user(program: &str) -> Command {
-    let newest = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path());
+    let newest =
+        fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path());
     let own = newest.max().map(|version| version.join("bin").join(program)).filter(|path| path.exists());
     let program = own.unwrap_or_else(|| PathBuf::from(program));
     let mut command = match servers_user() {
@@ -166,11 +165,6 @@ impl Server {
         until("the server takes sessions", async || self.connect("postgres").await.is_ok()).await;
     }
 
-    /// What it wrote to its log.
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.data.with_extension("log")).unwrap()
-    }
-
     /// Its data folder.
     pub(crate) fn data(&self) -> &Path {
         &self.data
@@ -192,7 +186,11 @@ impl Server {
     }
 
     /// A session with start-up options.
-    pub(crate) async fn connect_with(&self, user: &str, options: &str) -> Result<Client, tokio_postgres::Error> {
+    pub(crate) async fn connect_with(
+        &self,
+        user: &str,
+        options: &str,
+    ) -> Result<Client, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
         config.host("127.0.0.1").port(self.port).user(user).dbname("postgres").options(options);
         let (client, connection) = config.connect(NoTls).await?;
@@ -223,7 +221,8 @@ impl Server {
 
     fn processes(&self) -> Vec<String> {
         let postmaster = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
+        let children =
+            fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
         let children = children.split_whitespace().map(str::to_owned);
         std::iter::once(postmaster.to_string()).chain(children).collect()
     }
@@ -239,9 +238,9 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// A shell line that does so.
+    /// A shell line that does so; a child that has ended already is no failure.
     pub(crate) fn kill_line(&self) -> String {
-        format!("kill -KILL {}", self.processes().join(" "))
+        format!("kill -KILL {} || true", self.processes().join(" "))
     }
 
     /// Stops every process of it in its tracks: connected, and silent.
@@ -306,7 +305,7 @@ impl Drop for Server {
 pub(crate) struct Pair {
     pub(crate) east: Server,
     pub(crate) west: Server,
-    folder: TempDir,
+    _folder: TempDir,
     _template: Arc<Template>,
 }
 
@@ -320,19 +319,15 @@ impl Pair {
         template.copy_to(&west);
         let east = Server::launch(east, "east", None);
         let west = Server::launch(west, "west", Some(east.port));
-        let pair = Self { east, west, folder, _template: template };
+        let pair = Self { east, west, _folder: folder, _template: template };
         pair.east.ready().await;
         pair.west.ready().await;
         until("the standby streams", async || {
-            pair.west.value("SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'").await == "1"
+            pair.west.value("SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'").await
+                == "1"
         })
         .await;
         pair
-    }
-
-    /// A folder for a test's own files.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }
 
