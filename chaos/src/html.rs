@@ -13,6 +13,7 @@ use crate::report::{Report, Run};
 pub fn spoken(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
+        1_000..60_000 if ms % 1_000 == 0 => format!("{} s", ms / 1000),
         1_000..60_000 => format!("{}.{:02} s", ms / 1000, ms % 1000 / 10),
         _ if ms % 60_000 < 1_000 => format!("{} min", ms / 60_000),
         _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
@@ -191,8 +192,8 @@ mod tests {
 
     #[test]
     fn durations_and_counts_are_said_as_people_say_them() {
-        let said = [0, 840, 3_129, 60_000, 125_000].map(spoken);
-        assert_eq!(said, ["0 ms", "840 ms", "3.12 s", "1 min", "2 min 5 s"]);
+        let said = [0, 840, 3_129, 30_000, 60_000, 125_000].map(spoken);
+        assert_eq!(said, ["0 ms", "840 ms", "3.12 s", "30 s", "1 min", "2 min 5 s"]);
         assert_eq!([7, 999, 1_000, 1_234_567].map(counted), ["7", "999", "1,000", "1,234,567"]);
     }
 

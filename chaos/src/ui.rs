@@ -2,9 +2,11 @@
 //!
 //! On a terminal: colours and a line that counts the time without service. Otherwise, or with `NO_COLOR`
 //! (no-color.org), plain lines that read the same.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the one module that prints")]
+//!
+//! **Invariant:** a reader who went away (a closed pipe) ends the printing, not the show: what was started is
+//! still taken down in order.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,12 +15,12 @@ use lifeboat_chaos::report::{Report, Run};
 
 /// One line of result.
 pub(crate) fn line(text: &str) {
-    println!("{text}");
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// What went wrong, with its causes.
 pub(crate) fn failed(error: &anyhow::Error) {
-    eprintln!("chaos: {error:#}");
+    let _ = writeln!(std::io::stderr(), "chaos: {error:#}");
 }
 
 /// The colours of the show.
@@ -75,7 +77,7 @@ impl Stage {
         match &self.live {
             _ if self.silent => {}
             Some(live) => live.println(text),
-            None => println!("{text}"),
+            None => line(text),
         }
     }
 
@@ -153,8 +155,8 @@ impl Stage {
         ));
         let lost = if run.lost_writes == 0 { Tone::Good } else { Tone::Bad };
         self.say(&format!(
-            "  writes lost {:>9}  of {} acknowledged; {} were refused while nobody served",
-            self.paint(lost, &format!("{:>9}", counted(run.lost_writes))).trim_start_matches(' '),
+            "  writes lost {}  of {} acknowledged; {} were refused while nobody served",
+            self.paint(lost, &format!("{:>9}", counted(run.lost_writes))),
             counted(run.acknowledged_writes),
             counted(run.failed_writes)
         ));

@@ -3,7 +3,7 @@
 mod watch;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use lifeboat_chaos::agent::WORKLOAD;
@@ -123,6 +123,8 @@ impl Demo {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        // At any moment of the second in which probes look and cached answers expire, not always at the same.
+        tokio::time::sleep(part_of_a_second()).await;
         stage.still();
         let taken = canary.look(|ledger| ledger.taken_by(Region::East));
         stage.done(&format!("{taken} orders written; lifeboat says: healthy"), began.elapsed());
@@ -151,6 +153,12 @@ impl Demo {
             objectives: OBJECTIVES,
         }))
     }
+}
+
+/// An arbitrary part of a second: building a lab takes seconds that vary by far more than that.
+fn part_of_a_second() -> Duration {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Duration::from_nanos(since.subsec_nanos().into())
 }
 
 /// Whether lifeboat sees all as it should be: guarding, connected, east healthy, west's database streaming.

@@ -166,7 +166,8 @@ fn band(svg: &mut String, scale: &Scale, run: &Run) {
 }
 
 fn labels(svg: &mut String, scale: &Scale, run: &Run) {
-    for (row, reached) in run.milestones.iter().enumerate() {
+    // The latest at the top: the lines of earlier ones, to the left of it, then pass no label.
+    for (row, reached) in run.milestones.iter().rev().enumerate() {
         let ms = since(reached.at_ms, run.lost_ms);
         let x = scale.x(ms);
         let y = LABELS + STEP * f64::from(u8::try_from(row).unwrap_or(u8::MAX));

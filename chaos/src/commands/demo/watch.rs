@@ -48,7 +48,7 @@ pub(super) async fn until_served(
             canary.look(|ledger| ledger.first_from(Region::West, lost_ms).map(|order| order.acknowledged_ms));
         stage.update(match first {
             None => format!("{}.{} s without service", since / 1000, since % 1000 / 100),
-            Some(_) => "clients are served; lifeboat verifies".to_owned(),
+            Some(_) => "clients are served again".to_owned(),
         });
         let over = timeline.at(Milestone::Ended).is_some() || timeline.stuck.is_some();
         if since > patience_ms || over && first.is_some_and(|at| now_ms() > at + AFTERWARDS_MS) {
