@@ -52,7 +52,9 @@ fn product() -> Vec<(PathBuf, String)> {
         !inside("tests") && !inside("benches") && !inside("examples") && !path.ends_with("tests.rs")
     };
     let files = sources(".rs").into_iter().filter(|(path, _)| shipped(path) && !path.starts_with("chaos"));
-    files.map(|(path, text)| (path, text.split("#[cfg(test)]").next().unwrap_or_default().to_owned())).collect()
+    files
+        .map(|(path, text)| (path, text.split("#[cfg(test)]").next().unwrap_or_default().to_owned()))
+        .collect()
 }
 
 /// Lines of code (no comments) that hold any of the words, outside the files allowed to.
@@ -122,12 +124,14 @@ fn the_epoch_is_raised_in_core_only() {
 
 #[test]
 fn the_journal_is_appended_to_in_the_loop_only() {
-    let allowed = |path: &Path| path.ends_with("engine/src/guard.rs") || path.ends_with("engine/src/journal.rs");
+    let allowed =
+        |path: &Path| path.ends_with("engine/src/guard.rs") || path.ends_with("engine/src/journal.rs");
     assert_none(
         &offences(&[".append(", "append_now("], |path| allowed(path) || !path.starts_with("daemon/engine")),
         "only the loop appends to the journal, so that the record has one order",
     );
-    let journal = std::fs::read_to_string(workspace().join("daemon/engine/src/journal.rs")).expect("journal.rs");
+    let journal =
+        std::fs::read_to_string(workspace().join("daemon/engine/src/journal.rs")).expect("journal.rs");
     assert!(journal.contains("pub(crate) async fn append"), "appending is for the engine alone");
 }
 
@@ -135,13 +139,25 @@ fn the_journal_is_appended_to_in_the_loop_only() {
 fn printing_and_exiting_have_one_home_each() {
     let print = ["println!", "eprintln!", "print!(", "eprint!(", "std::io::stdout()", "dbg!("];
     assert_none(&offences(&print, |path| path.ends_with("ui.rs")), "printing is the ui's alone");
-    assert_none(&offences(&["process::exit", "process::abort"], |path| path.ends_with("main.rs")), "only main ends the process");
+    assert_none(
+        &offences(&["process::exit", "process::abort"], |path| path.ends_with("main.rs")),
+        "only main ends the process",
+    );
 }
 
 #[test]
 fn one_tls_stack() {
     let tree = Command::new(env!("CARGO"))
-        .args(["tree", "--workspace", "--all-features", "-e", "normal,build", "--prefix", "none", "--offline"])
+        .args([
+            "tree",
+            "--workspace",
+            "--all-features",
+            "-e",
+            "normal,build",
+            "--prefix",
+            "none",
+            "--offline",
+        ])
         .current_dir(workspace())
         .output()
         .expect("cargo runs");
@@ -150,7 +166,10 @@ fn one_tls_stack() {
     let names: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
     assert!(names.contains("aws-lc-rs"), "the tree was not read");
     for foreign in ["ring", "openssl", "openssl-sys", "native-tls"] {
-        assert!(!names.contains(foreign), "{foreign} is in the tree; with two providers rustls panics at run time");
+        assert!(
+            !names.contains(foreign),
+            "{foreign} is in the tree; with two providers rustls panics at run time"
+        );
     }
 }
 
@@ -185,7 +204,10 @@ fn nothing_unfinished_is_called_done() {
             }
         }
     }
-    assert_none(&found, "unfinished work is not committed, and lints are expected with a reason, never allowed");
+    assert_none(
+        &found,
+        "unfinished work is not committed, and lints are expected with a reason, never allowed",
+    );
 }
 
 #[test]
@@ -197,7 +219,10 @@ fn decisions_are_numbered_without_gaps() {
         .collect();
     names.sort();
     for (number, name) in (1..).zip(&names) {
-        assert!(name.starts_with(&format!("{number:04}-")) && name.ends_with(".md"), "{name} should be {number:04}-…");
+        assert!(
+            name.starts_with(&format!("{number:04}-")) && name.ends_with(".md"),
+            "{name} should be {number:04}-…"
+        );
     }
     assert!(!names.is_empty());
 }

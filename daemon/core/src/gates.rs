@@ -61,8 +61,8 @@ impl Gates<'_> {
 
     fn connectivity(&self, judged: &Judgement) -> Result<Reason, Reason> {
         let freshness = self.workload.policy.failover.freshness;
-        let since = judged.since.filter(|_| judged.verdict == Verdict::Lost);
-        self.witnesses.proof(self.agent, self.connectivity, self.now, freshness, since)
+        let trouble = judged.trouble.filter(|_| judged.verdict == Verdict::Lost);
+        self.witnesses.proof(self.agent, self.connectivity, self.now, freshness, trouble)
     }
 
     fn quorum(&self) -> Result<Reason, Reason> {
@@ -72,7 +72,7 @@ impl Gates<'_> {
             let judged = w.survey.judge(&w.policy, vantage, region, region, self.now);
             let freshness = w.policy.failover.freshness;
             let proof =
-                || self.witnesses.proof(vantage, self.connectivity, self.now, freshness, judged.since);
+                || self.witnesses.proof(vantage, self.connectivity, self.now, freshness, judged.trouble);
             judged.verdict == Verdict::Lost && proof().is_ok()
         });
         let lost = votes.count();

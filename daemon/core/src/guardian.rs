@@ -147,7 +147,10 @@ impl Guardian {
     }
 
     fn witness(&mut self, now: Moment, witnessing: Witnessing) -> Decision {
-        self.witnesses.note(witnessing);
+        let vantage = witnessing.vantage.clone();
+        if self.witnesses.note(witnessing, &self.connectivity, now) {
+            self.workloads.values_mut().for_each(|workload| workload.survey.regain(&vantage, now));
+        }
         // Only a workload whose primary is in trouble waits for a proof.
         let troubled = self.workloads.values().any(|w| !matches!(w.ledger.phase, Phase::Guarding));
         if troubled { self.every(now, Happening::Assessed) } else { Decision::default() }

@@ -5,6 +5,7 @@
 //! (a password, a certificate) never makes a region lost.
 //!
 //! **Invariant:** any answer, even an inconclusive one, ends a silence.
+//! **Invariant:** a probe that was down and has answered once makes nothing lost, though it is not up yet.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct ProbeHealth {
     pub answered: Option<Moment>,
     /// When it was last looked at.
     pub seen: Option<Moment>,
+    /// When the look began that failed last.
+    pub confirmed: Option<Moment>,
     /// How long the last look took.
     pub took: Duration,
     /// How the last failure went.
@@ -44,6 +47,11 @@ pub struct ProbeHealth {
 }
 
 impl ProbeHealth {
+    /// A probe that is looked through anew: nothing before this moment counts.
+    pub fn unseen_since(now: Moment) -> Self {
+        Self { heard: Some(now), ..Self::default() }
+    }
+
     /// Takes a sighting in; says whether the probe's part in the verdict may have changed.
     pub fn note(&mut self, policy: &ProbePolicy, at: Moment, took: Duration, look: &Look) -> bool {
         let (was_quiet, was_down) = (self.failures == 0 && self.seen.is_some(), self.down);
@@ -51,7 +59,10 @@ impl ProbeHealth {
         self.took = took;
         match look {
             Ok(_) => self.note_answer(policy, at),
-            Err(failure) => self.note_failure(policy, at, failure),
+            Err(failure) => {
+                self.confirmed = Some(at.before(took));
+                self.note_failure(policy, at, failure);
+            }
         }
         !(was_quiet && self.failures == 0) || was_down != self.down
     }
@@ -110,9 +121,9 @@ impl ProbeHealth {
     pub fn state(&self, now: Moment, freshness: Duration) -> ProbeState {
         if self.stale(now, freshness) {
             ProbeState::Unseen
-        } else if self.down {
+        } else if self.down && self.failures > 0 {
             ProbeState::Down
-        } else if self.failures > 0 {
+        } else if self.down || self.failures > 0 {
             ProbeState::Failing
         } else {
             ProbeState::Up
@@ -129,11 +140,19 @@ impl ProbeHealth {
     ) -> Option<Reason> {
         let (region, probe) = (policy.region.clone(), name.clone());
         let last = self.last.clone();
+        if self.down && self.failures == 0 && !self.stale(now, freshness) {
+            return Some(Reason::ProbeRecovering {
+                region,
+                probe,
+                answers: self.answers,
+                needed: policy.recoveries,
+            });
+        }
         match (self.state(now, freshness), last) {
             (ProbeState::Up, _) => None,
             (ProbeState::Unseen, _) | (_, None) => Some(Reason::NotSeen { region, probe }),
             (ProbeState::Down, Some(last)) => {
-                Some(Reason::ProbeDown { region, probe, failures: self.failures.max(1), last })
+                Some(Reason::ProbeDown { region, probe, failures: self.failures, last })
             }
             (ProbeState::Failing, Some(last)) => Some(match last.kind.weight() {
                 Weight::Inconclusive => Reason::ProbeInconclusive { region, probe, last },
@@ -156,6 +175,15 @@ impl ProbeHealth {
     }
 }
 
+/// When the trouble with a region began, and when the look began that last confirmed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The first failure in a row.
+    pub since: Moment,
+    /// The beginning of the last look that failed.
+    pub confirmed: Moment,
+}
+
 /// What a vantage makes of a region, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
@@ -163,8 +191,8 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// Why.
     pub reason: Reason,
-    /// When the trouble began, if there is any.
-    pub since: Option<Moment>,
+    /// When the trouble began and was last confirmed, if there is any.
+    pub trouble: Option<Trouble>,
 }
 
 /// How a region is to be judged.
@@ -189,7 +217,7 @@ pub fn judge(
 ) -> Judgement {
     let unseen = ProbeHealth::default();
     let mut probes = 0;
-    let mut worst: Option<(Verdict, Reason, Option<Moment>)> = None;
+    let mut worst: Option<(Verdict, Reason, Option<Trouble>)> = None;
     for (name, policy) in policies.iter().filter(|(_, p)| p.region == *judging.region) {
         if !judging.primary && !policy.vital {
             continue;
@@ -199,17 +227,18 @@ pub fn judge(
         let Some(reason) = probe.reason(name, policy, judging.now, judging.freshness) else { continue };
         let down = probe.state(judging.now, judging.freshness) == ProbeState::Down;
         let verdict = if down && policy.vital { Verdict::Lost } else { Verdict::Doubtful };
-        let since = probe.failing_since.or(probe.seen);
+        let trouble = probe.failing_since.zip(probe.confirmed);
+        let trouble = trouble.map(|(since, confirmed)| Trouble { since, confirmed });
         let graver = worst.as_ref().is_none_or(|(known, _, _)| verdict > *known);
         if graver {
-            worst = Some((verdict, reason, since));
+            worst = Some((verdict, reason, trouble));
         }
     }
     match worst {
-        Some((verdict, reason, since)) => Judgement { verdict, reason, since },
+        Some((verdict, reason, trouble)) => Judgement { verdict, reason, trouble },
         None => {
             let reason = Reason::AllAnswer { region: judging.region.clone(), probes };
-            Judgement { verdict: Verdict::Healthy, reason, since: None }
+            Judgement { verdict: Verdict::Healthy, reason, trouble: None }
         }
     }
 }
@@ -244,6 +273,13 @@ mod tests {
             health.note(&policy(), Moment::from_millis(n * 5_000), Duration::ZERO, &look);
         }
         health
+    }
+
+    #[test]
+    fn one_answer_is_enough_to_make_nothing_lost() {
+        let (now, freshness) = (Moment::from_millis(25_000), Duration::from_secs(30));
+        assert_eq!(after(".rrr.").state(now, freshness), ProbeState::Failing);
+        assert_eq!(after(".rrr.r").state(now, freshness), ProbeState::Down);
     }
 
     #[test]

@@ -53,6 +53,12 @@ pub enum Reason {
         failures: u32,
         last: Failure,
     },
+    ProbeRecovering {
+        region: RegionName,
+        probe: ProbeName,
+        answers: u32,
+        needed: u32,
+    },
     ProbeInconclusive {
         region: RegionName,
         probe: ProbeName,
@@ -78,10 +84,9 @@ pub enum Reason {
         #[serde(with = "time::millis_option")]
         age: Option<Duration>,
     },
-    ConnectivityBefore {
+    ConnectivityUnconfirmed {
         vantage: AgentName,
-        #[serde(with = "time::millis")]
-        before: Duration,
+        since: Moment,
     },
     Automatic,
     Supervised,
@@ -231,7 +236,8 @@ impl fmt::Display for Reason {
             | Self::ProbeFailing { .. }
             | Self::ProbeSilent { .. }
             | Self::ProbeDown { .. }
-            | Self::ProbeInconclusive { .. } => self.write_health(f),
+            | Self::ProbeInconclusive { .. }
+            | Self::ProbeRecovering { .. } => self.write_health(f),
             Self::PrimaryLost { .. }
             | Self::OrderedBy { .. }
             | Self::Asking { .. }
@@ -281,6 +287,9 @@ impl Reason {
             Self::ProbeInconclusive { region, probe, last } => {
                 write!(f, "{probe} of {region} fails in a way that does not prove a loss ({last})")
             }
+            Self::ProbeRecovering { region, probe, answers, needed } => {
+                write!(f, "{probe} of {region} was down and answers again, {answers} of {needed} times")
+            }
             _ => Ok(()),
         }
     }
@@ -300,10 +309,9 @@ impl Reason {
                 write!(f, "{answered} of {witnesses} witnesses answered {vantage}; {needed} needed")?;
                 age.map_or(Ok(()), |age| write!(f, " ({} ago)", time::length(age)))
             }
-            Self::ConnectivityBefore { vantage, before } => write!(
+            Self::ConnectivityUnconfirmed { vantage, since } => write!(
                 f,
-                "{vantage} proved its connectivity {} before the trouble began, and not since",
-                time::length(*before)
+                "{vantage} has not yet looked again since it last proved its connectivity (the trouble began at {since})"
             ),
             Self::Automatic => f.write_str("the workload's mode is automatic"),
             Self::Supervised => f.write_str("the workload is supervised: a run measures, then asks a person"),

@@ -253,7 +253,8 @@ impl Run {
     fn gate(&self, situation: Situation<'_>, automatic: bool, step: &PlannedStep) -> Option<Next> {
         match step.deed {
             Deed::Fence => {
-                if automatic && situation.old_primary == Verdict::Healthy {
+                // One answer since is enough: nothing has moved yet, and a fence would cut a live primary off.
+                if automatic && situation.old_primary != Verdict::Lost {
                     return Some(Next::Abandon(Reason::PrimaryIsBack { region: self.plan.from.clone() }));
                 }
                 self.loss_gate(situation.policy, automatic).map(Next::Ask)

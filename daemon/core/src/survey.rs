@@ -1,11 +1,11 @@
 //! What is seen now: the health of each region, the newest sample of each database, who can prove its own
 //! connectivity. Lost at a restart, and rightly so: what was seen before is no evidence after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::event::Witnessing;
-use crate::health::{Judgement, Judging, ProbeHealth, judge};
+use crate::health::{Judgement, Judging, ProbeHealth, Trouble, judge};
 use crate::loss::PrimarySample;
 use crate::names::{AgentName, DatabaseName, ProbeName, RegionName};
 use crate::policy::{ConnectivityPolicy, WorkloadPolicy};
@@ -14,29 +14,57 @@ use crate::sighting::{DatabaseSample, DatabaseState, Evidence, Sighting};
 use crate::status::{ProbeState, Verdict};
 use crate::time::Moment;
 
-/// What each vantage answered its witnesses.
+/// How many proofs of a vantage are kept: more than fit between two looks of any sensible probe.
+const PROOFS_KEPT: usize = 64;
+
+/// What the witnesses answered each vantage.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Witnesses {
-    newest: BTreeMap<AgentName, Witnessing>,
+    seen: BTreeMap<AgentName, Seen>,
+}
+
+/// What the witnesses answered one vantage.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    /// How many answered the last time, and when the asking began.
+    newest: Option<(Moment, usize)>,
+    /// When the askings began and ended that proved its connectivity, without one that failed since.
+    proofs: VecDeque<(Moment, Moment)>,
 }
 
 impl Witnesses {
-    pub(crate) fn note(&mut self, witnessing: Witnessing) {
-        self.newest.insert(witnessing.vantage.clone(), witnessing);
+    /// Takes an asking in that ended now; says whether the vantage has just regained its connectivity.
+    pub(crate) fn note(&mut self, witnessing: Witnessing, policy: &ConnectivityPolicy, now: Moment) -> bool {
+        let seen = self.seen.entry(witnessing.vantage).or_default();
+        let blind = seen.newest.is_some() && seen.proofs.is_empty();
+        seen.newest = Some((witnessing.at, witnessing.answered));
+        if witnessing.answered < policy.quorum || policy.quorum == 0 {
+            seen.proofs.clear();
+            return false;
+        }
+        if seen.proofs.len() == PROOFS_KEPT {
+            seen.proofs.pop_front();
+        }
+        seen.proofs.push_back((witnessing.at, now));
+        blind
     }
 
-    /// Whether the vantage proved its connectivity, lately and since the trouble began.
+    /// Whether the vantage can prove its connectivity; and, when there is trouble, whether it proved it after
+    /// the trouble began and before the look that last confirmed it. Without the latter, a network that has
+    /// just healed would make the failures of its own outage count.
     pub(crate) fn proof(
         &self,
         vantage: &AgentName,
         policy: &ConnectivityPolicy,
         now: Moment,
         freshness: Duration,
-        since: Option<Moment>,
+        trouble: Option<Trouble>,
     ) -> Result<Reason, Reason> {
-        let newest = self.newest.get(vantage);
-        let age = newest.map(|w| now.since(w.at));
-        let answered = newest.filter(|_| age.is_some_and(|a| a <= freshness)).map_or(0, |w| w.answered);
+        let seen = self.seen.get(vantage);
+        let newest = seen.and_then(|seen| seen.newest);
+        let age = newest.map(|(at, _)| now.since(at));
+        let fresh = age.is_some_and(|age| age <= freshness);
+        let answered = newest.filter(|_| fresh).map_or(0, |(_, answered)| answered);
         let numbers = Reason::Connectivity {
             vantage: vantage.clone(),
             answered,
@@ -47,12 +75,12 @@ impl Witnesses {
         if answered < policy.quorum || policy.quorum == 0 {
             return Err(numbers);
         }
-        match (newest, since) {
-            (Some(w), Some(since)) if w.at < since => {
-                Err(Reason::ConnectivityBefore { vantage: vantage.clone(), before: since.since(w.at) })
-            }
-            _ => Ok(numbers),
+        let Some(trouble) = trouble else { return Ok(numbers) };
+        let mut proofs = seen.iter().flat_map(|seen| &seen.proofs);
+        if proofs.any(|(began, ended)| *began >= trouble.since && *ended <= trouble.confirmed) {
+            return Ok(numbers);
         }
+        Err(Reason::ConnectivityUnconfirmed { vantage: vantage.clone(), since: trouble.since })
     }
 }
 
@@ -180,6 +208,15 @@ impl Survey {
         let judging = Judging { region, primary: false, now, freshness };
         let empty = BTreeMap::new();
         Err(judge(judging, &policy.probes, self.health.get(vantage).unwrap_or(&empty)).reason)
+    }
+
+    /// A vantage has regained its own connectivity: what it failed to see meanwhile is no evidence.
+    pub(crate) fn regain(&mut self, vantage: &AgentName, now: Moment) {
+        for health in self.health.get_mut(vantage).into_iter().flat_map(BTreeMap::values_mut) {
+            if health.failures > 0 || health.down {
+                *health = ProbeHealth::unseen_since(now);
+            }
+        }
     }
 
     /// Forgets how the probes of a region looked, because its role has changed.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use lifeboat_config::Config;
 use lifeboat_core::guardian::Guardian;
+use lifeboat_dns::Serving;
 use lifeboat_engine::clock::Clock;
 use lifeboat_engine::{Guard, Parts, open_state};
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,6 +17,7 @@ use crate::plug::{self, Plugged};
 
 /// Runs the agent until it is told to stop.
 pub(crate) async fn live(config: Config) -> Result<(), Failure> {
+    allow_many_files();
     let Config { policy, wiring } = config;
     let state = &wiring.agent.state;
     let (journal, records) = open_state(state).map_err(|error| held(state, &error))?;
@@ -32,7 +34,7 @@ pub(crate) async fn live(config: Config) -> Result<(), Failure> {
     let guard = Guard::new(Parts { guardian, journal: journal.clone(), clock, world, stop: stop.clone() });
     let door = api::Door::bind(&wiring.agent.socket)?;
 
-    let serving = authority.map(lifeboat_dns::Authority::start);
+    let authority = tokio::spawn(answer_names(authority.map(lifeboat_dns::Authority::start), stop.clone()));
     let api = tokio::spawn(door.serve(guard.inbox(), journal, stop.clone()));
     let signals = tokio::spawn(until_signalled(stop.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -41,16 +43,44 @@ pub(crate) async fn live(config: Config) -> Result<(), Failure> {
     let ended = guard.run().await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     stop.cancel();
-    if let Some(serving) = serving {
-        serving.drain().await;
-    }
-    let _ = api.await;
+    let (lost, _) = tokio::join!(authority, api);
     signals.abort();
     let _ = std::fs::remove_file(&wiring.agent.socket);
-    ended.map_err(|error| {
-        Failure::because(Exit::Failed, "the agent had to stop", &error)
-            .hint("start it again: what was under way goes on from the record")
-    })
+    let again = "start it again: what was under way goes on from the record";
+    ended.map_err(|error| Failure::because(Exit::Failed, "the agent had to stop", &error).hint(again))?;
+    match lost {
+        Ok(None) => Ok(()),
+        Ok(Some(listener)) => {
+            Err(Failure::new(Exit::Failed, format!("the name server ended: {listener}")).hint(again))
+        }
+        Err(error) => Err(Failure::because(Exit::Failed, "the name server ended", &error).hint(again)),
+    }
+}
+
+/// Answers for the zone until told to stop. An agent that cannot answer for its names must not look alive:
+/// when a listener ends, so does the agent, and its name is given back.
+async fn answer_names(serving: Option<Serving>, stop: CancellationToken) -> Option<String> {
+    let Some(mut serving) = serving else {
+        stop.cancelled().await;
+        return None;
+    };
+    let lost = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        listener = serving.ended() => Some(listener),
+    };
+    stop.cancel();
+    serving.drain().await;
+    lost
+}
+
+/// A thousand silent targets are a thousand open sockets; the usual soft limit is just that.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        warn!(%error, "the limit of open files cannot be raised; many silent targets may blind this agent");
+    }
 }
 
 fn held(state: &Path, error: &dyn std::error::Error) -> Failure {

@@ -22,16 +22,18 @@ impl Config {
             Self::Show(format) => {
                 let loaded = load(&place.config)?;
                 report(&loaded.warnings);
-                if format.json {
-                    ui::json(&loaded.document);
+                let text = if format.json {
+                    loaded.effective_json().map_err(|error| unwritable("JSON", &error))?
                 } else {
-                    let text = toml::to_string_pretty(&loaded.document);
-                    let text = text
-                        .map_err(|error| Failure::because(Exit::Failed, "cannot write it as TOML", &error))?;
-                    ui::answer(text.trim_end());
-                }
+                    loaded.effective_toml().map_err(|error| unwritable("TOML", &error))?
+                };
+                ui::answer(text.trim_end());
             }
         }
         Ok(Exit::Done)
     }
+}
+
+fn unwritable(form: &str, error: &dyn std::error::Error) -> Failure {
+    Failure::because(Exit::Failed, format!("the configuration cannot be written as {form}"), error)
 }

@@ -1,0 +1,151 @@
+//! The command line as a person meets it: every message of it that needs no agent, and its exit code, held
+//! against `tests/golden/cli/*.txt`. `LIFEBOAT_BLESS=1` writes them anew; read the difference before you commit it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot look has failed")]
+
+use std::path::Path;
+use std::process::Command;
+
+use lifeboat_tests::{binary, workspace};
+
+/// Runs `lifeboat` with a home of its own; paths of the scratch folder read `SCRATCH`.
+fn lifeboat(scratch: &Path, args: &[&str]) -> String {
+    let said = Command::new(binary("lifeboat").unwrap())
+        .args(args)
+        .current_dir(scratch)
+        .env_clear()
+        .env("USER", "ada")
+        .env("COLUMNS", "100")
+        .output()
+        .unwrap();
+    let code = said.status.code().unwrap();
+    let text = |bytes: &[u8]| {
+        String::from_utf8(bytes.to_vec()).unwrap().replace(scratch.to_str().unwrap(), "SCRATCH")
+    };
+    let (out, err) = (text(&said.stdout), text(&said.stderr));
+    format!("$ lifeboat {}\n{out}--- standard error\n{err}--- exit {code}\n", args.join(" "))
+}
+
+/// Holds what was said against the golden text of that name.
+fn golden(name: &str, said: &str) {
+    let path = workspace().join("tests/golden/cli").join(format!("{name}.txt"));
+    if std::env::var_os("LIFEBOAT_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, said).unwrap();
+    }
+    let wanted = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        said == wanted,
+        "{name} changed; LIFEBOAT_BLESS=1 writes it anew.\n--- now\n{said}\n--- was\n{wanted}"
+    );
+}
+
+/// A folder with a sound configuration, whose agent is not running.
+fn scratch() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(workspace().join("config/lifeboat.example.toml")).unwrap();
+    let state = format!("state = \"{}/state\"", folder.path().display());
+    let text = text.replace("state = \"/var/lib/lifeboat\"", &state);
+    std::fs::write(folder.path().join("lifeboat.toml"), text).unwrap();
+    folder
+}
+
+#[test]
+fn help_teaches() {
+    let folder = scratch();
+    for verb in
+        ["run", "check", "status", "plan", "failover", "approve", "pause", "resume", "history", "explain"]
+    {
+        golden(&format!("help-{verb}"), &lifeboat(folder.path(), &[verb, "--help"]));
+    }
+    golden("help", &lifeboat(folder.path(), &["--help"]));
+    golden("help-plan-failover", &lifeboat(folder.path(), &["plan", "failover", "--help"]));
+    golden("help-config", &lifeboat(folder.path(), &["config", "--help"]));
+}
+
+#[test]
+fn without_an_agent_each_verb_says_so() {
+    let folder = scratch();
+    let c = "--config=lifeboat.toml";
+    for (name, args) in [
+        ("status", &["status", c][..]),
+        ("plan", &["plan", "failover", "shop", c]),
+        ("failover", &["failover", "shop", "--to", "west", c]),
+        ("approve", &["approve", "shop-e1", c]),
+        ("pause", &["pause", "shop", "--reason", "work", "--for", "1h", c]),
+        ("resume", &["resume", "shop", c]),
+        ("history", &["history", c]),
+        ("explain", &["explain", "shop-e1", c]),
+        ("why-not", &["explain", "shop", "--why-not", c]),
+    ] {
+        let said = lifeboat(folder.path(), args);
+        assert!(said.contains("--- exit 4"), "{said}");
+        golden(&format!("no-agent-{name}"), &said);
+    }
+}
+
+#[test]
+fn usage_errors_say_what_to_type() {
+    let folder = scratch();
+    for (name, args) in [
+        ("verb", &["fail-over"][..]),
+        ("no-target", &["failover", "shop"]),
+        ("duration", &["pause", "shop", "--reason", "x", "--for", "90"]),
+        ("both", &["approve", "r", "--accept-loss", "1s", "--accept-unfenced", "east"]),
+        ("log", &["run", "--config=lifeboat.toml", "--log", "a=b=c"]),
+    ] {
+        let said = lifeboat(folder.path(), args);
+        assert!(said.contains("--- exit 2"), "{said}");
+        golden(&format!("usage-{name}"), &said);
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_all_its_problems() {
+    let folder = scratch();
+    let at = |name: &str| folder.path().join(name);
+    let example = std::fs::read_to_string(at("lifeboat.toml")).unwrap();
+    let broken = example.replace("[[notify]]", "[[notifi]]").replace("rpo = \"5m\"", "rpo = \"5 minutes\"");
+    std::fs::write(at("broken.toml"), broken).unwrap();
+    std::fs::write(at("bytes.toml"), [0xFF, 0xFE, 0x00, 0x41]).unwrap();
+    std::fs::write(at("huge.toml"), "# x\n".repeat(2_500_000)).unwrap();
+    std::fs::create_dir(at("folder.toml")).unwrap();
+    for name in ["broken", "bytes", "huge", "folder", "absent"] {
+        let config = format!("--config={name}.toml");
+        for verb in ["check", "run"] {
+            let said = lifeboat(folder.path(), &[verb, &config]);
+            assert!(said.contains("--- exit 3"), "{said}");
+            golden(&format!("config-{name}-{verb}"), &said);
+        }
+    }
+}
+
+#[test]
+fn a_sound_configuration_needs_no_secrets_to_be_checked() {
+    let folder = scratch();
+    let said = lifeboat(folder.path(), &["check", "--config=lifeboat.toml"]);
+    assert!(said.contains("--- exit 0"), "{said}");
+    golden("check", &said);
+    assert!(!folder.path().join("state").exists(), "checking made something");
+    let schema = lifeboat(folder.path(), &["config", "schema"]);
+    let body = schema.split_once('\n').unwrap().1.split("--- standard error").next().unwrap();
+    let schema: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let shown = lifeboat(folder.path(), &["config", "show", "--config=lifeboat.toml"]);
+    assert!(shown.contains("approval_expires = \"1h\"") && shown.contains("--- exit 0"), "{shown}");
+}
+
+#[test]
+fn an_agent_whose_record_is_damaged_does_not_start() {
+    let folder = scratch();
+    std::fs::create_dir(folder.path().join("state")).unwrap();
+    std::fs::write(
+        folder.path().join("state/journal.db"),
+        b"this is no journal, and long enough to be sure of it",
+    )
+    .unwrap();
+    let said = lifeboat(folder.path(), &["run", "--config=lifeboat.toml"]);
+    assert!(said.contains("--- exit 1") && said.contains("cannot be used"), "{said}");
+    let kept = std::fs::read(folder.path().join("state/journal.db")).unwrap();
+    assert!(kept.starts_with(b"this is no journal"), "what was there was overwritten");
+}
