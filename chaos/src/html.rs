@@ -13,7 +13,7 @@ use crate::report::{Report, Run};
 pub fn spoken(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
-        1_000..60_000 if ms % 1_000 == 0 => format!("{} s", ms / 1000),
+        1_000..60_000 if ms.is_multiple_of(1_000) => format!("{} s", ms / 1000),
         1_000..60_000 => format!("{}.{:02} s", ms / 1000, ms % 1000 / 10),
         _ if ms % 60_000 < 1_000 => format!("{} min", ms / 60_000),
         _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
@@ -64,7 +64,7 @@ pub fn page(report: &Report) -> String {
     let _ = write!(
         body,
         "<section><h2>What the client saw</h2>{}<p class=\"note\">Each bar is 100 ms of writes, one every 10 ms, over pooled \
-         and fresh connections through DNS. East lost every process by kill -9 at 0 s.</p></section>",
+         and fresh connections through DNS. East was lost at 0 s.</p></section>",
         picture::draw(run)
     );
     body += &phases(run);
