@@ -117,6 +117,27 @@ async fn a_standby_is_promoted_once_and_found_promoted_after() {
     assert!(!pair.west.data().join("promote").exists());
 }
 
+/// The instant in which one promotion signal alone takes 5 s in about half of all trials; see `promote_trials`.
+#[tokio::test]
+async fn a_promotion_ordered_while_the_primary_dies_does_not_stall() {
+    for _ in 0..4 {
+        let pair = Pair::start().await;
+        let west = pair.west.member();
+        west.look(&ask(Role::Standby, 1)).await.unwrap();
+        let system = system_of(&pair.west).await;
+        let mut east = pair.east;
+        let killing = tokio::task::spawn_blocking(move || {
+            east.kill();
+            east
+        });
+        let begun = Instant::now();
+        west.ensure_promoted(&call(8), system).await.unwrap();
+        west.ensure_writable(&call(8)).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        drop(killing.await.unwrap());
+    }
+}
+
 #[tokio::test]
 async fn the_wrong_cluster_is_never_promoted() {
     let pair = Pair::start().await;
