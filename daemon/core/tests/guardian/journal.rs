@@ -52,8 +52,8 @@ fn every_kind() -> Vec<Stamped> {
 
 /// The name under which a record is written.
 fn kind(record: &Record) -> String {
-    let value = serde_json::to_value(record).unwrap();
-    value["kind"].as_str().unwrap().to_owned()
+    let value = serde_json::to_value(record).expect("a record is JSON");
+    value["kind"].as_str().expect("a record has a kind").to_owned()
 }
 
 const KINDS: [&str; 16] = [
@@ -112,7 +112,7 @@ fn the_lines_of_version_1_are_read_for_ever() {
 fn state(records: &[Stamped]) -> Value {
     let mut ledger = Ledger::new(&workload());
     records.iter().for_each(|stamped| ledger.apply(stamped.at, &stamped.record));
-    serde_json::to_value(ledger).unwrap()
+    serde_json::to_value(ledger).expect("a ledger is JSON")
 }
 
 #[test]

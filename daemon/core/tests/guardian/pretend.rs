@@ -341,7 +341,7 @@ impl World {
         }
         self.batches.push(self.records.len());
         // Without a record nothing durable may have changed either: looked at now and then, because it is slow.
-        if changed || self.batches.len() % 16 == 0 {
+        if changed || self.batches.len().is_multiple_of(16) {
             self.oracle.replayed(self.now, &self.policy, &self.records, &self.guardian);
         }
         self.wake = [self.wake, wake].into_iter().flatten().min();

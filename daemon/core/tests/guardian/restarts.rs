@@ -66,7 +66,7 @@ fn resumed(records: &[Stamped], now: Moment) -> (usize, PhaseName, bool) {
             }
         };
     }
-    let status = guardian.status(now).workloads.remove(&shop()).unwrap();
+    let status = guardian.status(now).workloads.remove(&shop()).expect("the workload is known");
     let asks = status.run.is_some_and(|run| run.question.is_some());
     (promotions, status.phase, asks)
 }

@@ -369,7 +369,7 @@ fn odd_workload(random: &mut ChaCha8Rng, name: &str) -> WorkloadPolicy {
     let mut below = |n: u32| random.next_u32() % n;
     let mut wanted = workload();
     wanted.name = name.into();
-    for (_, watch) in &mut wanted.probes {
+    for watch in wanted.probes.values_mut() {
         *watch = probe(watch.region.as_str(), watch.database.as_ref().map(|d| d.as_str()));
         watch.failures = 1 + below(3);
         watch.recoveries = 1 + below(3);
