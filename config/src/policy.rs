@@ -45,6 +45,7 @@ fn workload(workload: &Workload) -> WorkloadPolicy {
             .map(|d| (DatabaseName::new(d.name.as_str()), cluster(d)))
             .collect(),
         names: workload.names.iter().map(name).collect(),
+        fences: workload.fence.iter().map(|(r, f)| (RegionName::new(r), f.timeout.0)).collect(),
         canary: workload.canary.is_some(),
     }
 }

@@ -46,6 +46,7 @@ fn workload(name: &str, probes: usize) -> WorkloadPolicy {
         probes: (0..probes).map(|n| (ProbeName::new(format!("probe-{n:04}")), probe(n))).collect(),
         databases: BTreeMap::new(),
         names: BTreeMap::new(),
+        fences: BTreeMap::new(),
         canary: false,
     }
 }

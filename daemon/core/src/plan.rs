@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lifeboat_runbooks::{Deed, Runbook};
+use lifeboat_runbooks::{Deed, Runbook, Step};
 use serde::{Deserialize, Serialize};
 
 use crate::names::{
@@ -14,6 +14,9 @@ use crate::names::{
 use crate::policy::WorkloadPolicy;
 use crate::reason::Reason;
 use crate::time;
+
+/// How long a fence may take besides its command: the attempt over SQL before it, the proof after it.
+const FENCE_VERIFICATION: Duration = Duration::from_secs(15);
 
 /// A runbook bound to one workload, two regions and an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,7 +153,7 @@ impl Plan {
                 title: step.title.clone(),
                 deed: step.deed,
                 action: binding.action(step.deed)?,
-                limit: step.timeout,
+                limit: binding.limit(step),
                 attempts: step.attempts,
                 pause: step.pause,
                 point_of_no_return: step.point_of_no_return,
@@ -190,6 +193,12 @@ impl Binding<'_> {
             Deed::Verify => Action::Verify { changes: self.changes(), canary: self.policy.canary },
             Deed::Report => Action::Report,
         })
+    }
+
+    /// A fence gets the time its command may take, and some for the verification over sessions around it.
+    fn limit(&self, step: &Step) -> Duration {
+        let command = self.policy.fences.get(&self.movement.from).filter(|_| step.deed == Deed::Fence);
+        command.map_or(step.timeout, |command| step.timeout.max(*command + FENCE_VERIFICATION))
     }
 
     fn promotions(&self) -> Result<BTreeMap<DatabaseName, SystemIdentifier>, Reason> {

@@ -47,6 +47,8 @@ pub struct WorkloadPolicy {
     pub databases: BTreeMap<DatabaseName, Option<SystemIdentifier>>,
     /// Its DNS names.
     pub names: BTreeMap<DnsName, NamePolicy>,
+    /// How long the command that isolates a region may take, where there is one.
+    pub fences: BTreeMap<RegionName, Duration>,
     /// Whether a canary client is configured.
     pub canary: bool,
 }

@@ -89,6 +89,7 @@ pub(crate) fn workload() -> WorkloadPolicy {
             DnsName::new("shop.example.com."),
             NamePolicy { ttl: seconds(10), targets: targets.into() },
         )]),
+        fences: BTreeMap::new(),
         canary: true,
     }
 }

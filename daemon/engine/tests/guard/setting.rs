@@ -63,6 +63,7 @@ pub(crate) fn policy(more: usize) -> Policy {
             DnsName::new("shop.example.com."),
             NamePolicy { ttl: Duration::from_secs(1), targets: targets.into() },
         )]),
+        fences: BTreeMap::new(),
         canary: true,
     };
     Policy {
