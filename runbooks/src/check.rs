@@ -48,6 +48,12 @@ pub enum FlawKind {
         /// The step.
         step: String,
     },
+    /// A fence before the loss is known.
+    #[error("step \"{step}\" fences, and must need \"loss\"")]
+    FenceBeforeLoss {
+        /// The step.
+        step: String,
+    },
     /// A promotion from which the run would believe it can turn back.
     #[error("step \"{step}\" promotes, and must be the point of no return")]
     PromotionNotFinal {
@@ -122,6 +128,9 @@ pub(crate) fn flaws(page: &Runbook, text: &str) -> Vec<Flaw> {
 fn order_flaws(step: &Step) -> Vec<FlawKind> {
     let mut kinds = Vec::new();
     let name = || step.name.clone();
+    if step.deed == Deed::Fence && !step.needs.contains(&Fact::Loss) {
+        kinds.push(FlawKind::FenceBeforeLoss { step: name() });
+    }
     if step.deed == Deed::Promote && !step.needs.contains(&Fact::Fenced) {
         kinds.push(FlawKind::PromotionWithoutFence { step: name() });
     }
@@ -191,6 +200,14 @@ mod tests {
         assert_eq!(
             spoiled("point_of_no_return = true", "point_of_no_return = false"),
             ["line 33: step \"promote\" promotes, and must be the point of no return"]
+        );
+    }
+
+    #[test]
+    fn nothing_is_cut_off_before_the_loss_is_known() {
+        assert_eq!(
+            spoiled("needs = [\"loss\"]", "needs = []"),
+            ["line 23: step \"fence\" fences, and must need \"loss\""]
         );
     }
 

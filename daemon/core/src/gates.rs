@@ -11,6 +11,9 @@ use crate::status::Verdict;
 use crate::survey::Witnesses;
 use crate::time::Moment;
 
+/// The longest wait after runs that came to nothing.
+const LONGEST_HOLD_OFF: std::time::Duration = std::time::Duration::from_secs(3600);
+
 /// Everything that the gates are looked at with.
 #[derive(Clone, Copy)]
 pub(crate) struct Gates<'a> {
@@ -50,6 +53,14 @@ impl Gates<'_> {
         w.survey.judge(&w.policy, self.agent, region, &w.ledger.primary, self.now)
     }
 
+    /// How the old primary of a run looks: lost only while the quorum says so.
+    pub(crate) fn confirmed(&self, region: &RegionName) -> Verdict {
+        match self.judged(region).verdict {
+            Verdict::Lost if self.quorum_about(region).is_err() => Verdict::Doubtful,
+            verdict => verdict,
+        }
+    }
+
     fn primary_lost(&self, judged: &Judgement) -> Result<Reason, Reason> {
         let reason = Reason::PrimaryVerdict {
             region: self.workload.ledger.primary.clone(),
@@ -66,10 +77,13 @@ impl Gates<'_> {
     }
 
     fn quorum(&self) -> Result<Reason, Reason> {
+        self.quorum_about(&self.workload.ledger.primary)
+    }
+
+    fn quorum_about(&self, region: &RegionName) -> Result<Reason, Reason> {
         let (w, needed) = (self.workload, self.workload.policy.failover.quorum);
-        let region = &w.ledger.primary;
         let votes = w.survey.vantages().filter(|vantage| {
-            let judged = w.survey.judge(&w.policy, vantage, region, region, self.now);
+            let judged = w.survey.judge(&w.policy, vantage, region, &w.ledger.primary, self.now);
             let freshness = w.policy.failover.freshness;
             let proof =
                 || self.witnesses.proof(vantage, self.connectivity, self.now, freshness, judged.trouble);
@@ -126,7 +140,7 @@ impl Gates<'_> {
     /// The same, for a target that a person chose.
     pub(crate) fn identity_of(&self, target: Option<&RegionName>) -> Result<Reason, Reason> {
         let w = self.workload;
-        let mut known = Reason::Automatic;
+        let mut known = Reason::NoDatabases;
         for (database, pinned) in &w.policy.databases {
             let wanted = pinned.or_else(|| w.ledger.identities.get(database).copied());
             let wanted = wanted.ok_or_else(|| Reason::IdentityUnknown { database: database.clone() })?;
@@ -167,10 +181,12 @@ impl Gates<'_> {
 
     fn hold_off(&self) -> Result<Reason, Reason> {
         let w = self.workload;
-        let ends = w.ledger.fruitless.map(|at| at + w.policy.failover.freshness);
+        // Each run that comes to nothing doubles the wait, up to an hour: a person was told of the first.
+        let wait = |times: u32| w.policy.failover.freshness * 2u32.pow(times.clamp(1, 8) - 1);
+        let ends = w.ledger.fruitless.map(|(at, times)| at + wait(times).min(LONGEST_HOLD_OFF));
         match ends {
             Some(ends) if self.now < ends => Err(Reason::HeldOff { left: ends.since(self.now) }),
-            _ => Ok(Reason::NoRunOpen),
+            _ => Ok(Reason::NothingFruitless),
         }
     }
 }

@@ -3,12 +3,12 @@
 //! **Invariant:** [`Guardian::decide`] is the only place where anything is decided.
 //! **Invariant:** the same policy, records and events give the same decisions, byte for byte.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lifeboat_runbooks::Runbook;
 
-use crate::condition::Condition;
+use crate::condition::{Condition, Gate};
 use crate::decision::{Decision, Notice, Severity};
 use crate::event::{Event, Witnessing};
 use crate::forecast::Forecast;
@@ -21,14 +21,14 @@ use crate::plan::{Move, Plan};
 use crate::policy::{ConnectivityPolicy, Policy, WorkloadPolicy};
 use crate::reason::Reason;
 use crate::record::{Record, Stamped};
-use crate::sighting::{DatabaseState, Evidence, Sighting};
+use crate::sighting::{DatabaseState, Evidence, Failure, FailureKind, Sighting};
 use crate::status::Verdict;
 use crate::survey::{Survey, Witnesses, troubled};
 use crate::time::Moment;
 
 /// A primary that is doubtful for this long is worth waking someone, well before it is lost.
 /// With the probes' own time-outs this keeps "alert within 30 s" (DESIGN.md).
-const DOUBT_WORTH_A_NOTICE: Duration = Duration::from_secs(15);
+const DOUBT_WORTH_A_NOTICE: Duration = Duration::from_secs(12);
 
 /// One workload as the guardian knows it.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub(crate) struct Workload {
 struct Told {
     doubt_since: Option<Moment>,
     doubt: bool,
+    /// The gates that kept a lost primary from being failed over.
+    shut: BTreeSet<Gate>,
     second_primary: Option<Reason>,
 }
 
@@ -58,6 +60,8 @@ pub struct Guardian {
     pub(crate) workloads: BTreeMap<WorkloadName, Workload>,
     pub(crate) witnesses: Witnesses,
     started: Option<Moment>,
+    /// Runs that are open on record, of workloads that are not in the policy.
+    orphans: BTreeMap<WorkloadName, RunId>,
 }
 
 /// What happens while one decision is made: where it comes from, and what it has come to so far.
@@ -86,11 +90,19 @@ impl Guardian {
             workloads: workloads.collect(),
             witnesses: Witnesses::default(),
             started: None,
+            orphans: BTreeMap::new(),
         };
         for stamped in records {
-            let workload = stamped.record.workload().and_then(|name| guardian.workloads.get_mut(name));
-            if let Some(workload) = workload {
-                workload.ledger.apply(stamped.at, &stamped.record);
+            let Some(name) = stamped.record.workload() else { continue };
+            match (guardian.workloads.get_mut(name), &stamped.record) {
+                (Some(workload), record) => workload.ledger.apply(stamped.at, record),
+                (None, Record::RunOpened { run, .. }) => {
+                    guardian.orphans.insert(name.clone(), run.clone());
+                }
+                (None, Record::RunEnded { .. }) => {
+                    guardian.orphans.remove(name);
+                }
+                (None, _) => {}
             }
         }
         guardian
@@ -119,6 +131,14 @@ impl Guardian {
         let record = Record::AgentStarted { agent: self.agent.clone(), version: self.version.clone() };
         let mut decision = Decision { records: vec![record], ..Decision::default() };
         decision.join(self.every(now, Happening::Started));
+        let orphans = self.orphans.iter().map(|(workload, run)| Notice {
+            workload: workload.clone(),
+            severity: Severity::Critical,
+            run: Some(run.clone()),
+            reason: Reason::NotInConfiguration { run: run.clone() },
+            loss: None,
+        });
+        decision.notices.extend(orphans);
         decision
     }
 
@@ -133,6 +153,8 @@ impl Guardian {
 
     fn sight(&mut self, now: Moment, sighting: &Sighting) -> Decision {
         let Some(workload) = self.workloads.get_mut(&sighting.workload) else { return Decision::default() };
+        let stranger = workload.stranger(sighting);
+        let sighting = stranger.as_ref().unwrap_or(sighting);
         let changed = workload.survey.note(&workload.policy, sighting);
         let learned = workload.learned(sighting);
         if !changed && learned.is_empty() {
@@ -165,7 +187,7 @@ impl Guardian {
                 let name = self.workloads.contains_key(workload).then(|| workload.clone());
                 name.ok_or_else(|| Reason::UnknownWorkload { workload: workload.clone(), known })
             }
-            Order::Approve { run, .. } => {
+            Order::Approve { run, .. } | Order::Abandon { run, .. } => {
                 self.workload_of(run).ok_or_else(|| Reason::UnknownRun { run: run.clone() })
             }
         };
@@ -194,6 +216,7 @@ impl Guardian {
                 Reaction::Consider => deciding.consider(),
                 Reaction::Advance => deciding.advance(),
                 Reaction::Recover => deciding.recover(),
+                Reaction::Remind => deciding.remind(),
                 _ => {}
             }
         })
@@ -276,9 +299,27 @@ impl Guardian {
 }
 
 impl Workload {
+    /// What was seen, when it was another cluster that answered in the primary's place: no sign of its health.
+    fn stranger(&self, sighting: &Sighting) -> Option<Sighting> {
+        let Ok(Evidence::Database(sample)) = &sighting.look else { return None };
+        let pinned = self.policy.databases.get(&sample.database).copied().flatten();
+        let wanted = pinned.or_else(|| self.ledger.identities.get(&sample.database).copied())?;
+        if wanted == sample.system || sighting.region != self.ledger.primary {
+            return None;
+        }
+        let detail = format!("cluster {} answered, not {wanted}", sample.system);
+        let look = Err(Failure::new(FailureKind::WrongIdentity, detail));
+        Some(Sighting { look, ..sighting.clone() })
+    }
+
     /// The cluster of a primary that is seen for the first time.
     fn learned(&self, sighting: &Sighting) -> Vec<Record> {
         let Ok(Evidence::Database(sample)) = &sighting.look else { return Vec::new() };
+        let probe = self.policy.probes.get(&sighting.probe);
+        if probe.is_none_or(|p| p.region != sighting.region || p.database.as_ref() != Some(&sample.database))
+        {
+            return Vec::new();
+        }
         let primary =
             matches!(sample.state, DatabaseState::Primary { .. }) && sighting.region == self.ledger.primary;
         let known = self.ledger.identities.contains_key(&sample.database);
@@ -451,12 +492,13 @@ impl Deciding<'_> {
         let because = Box::new(self.gates().judged(&region).reason);
         let reason = Reason::PrimaryLost { region, because };
         if let Err(reason) = self.open(to, crate::record::Trigger::Automatic, reason) {
-            self.decline(Condition { gate: crate::condition::Gate::Identity, holds: false, reason });
+            self.decline(Condition { gate: Gate::Identity, holds: false, reason });
         }
     }
 
     fn decline(&mut self, shut: Condition) {
-        if self.workload.ledger.declined == Some(shut.gate) {
+        // Each gate is told once in one trouble, however often it opens and shuts.
+        if self.workload.ledger.declined == Some(shut.gate) || !self.workload.told.shut.insert(shut.gate) {
             return;
         }
         let workload = self.name();

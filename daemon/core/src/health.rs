@@ -98,6 +98,8 @@ impl ProbeHealth {
                 self.hard = 0;
                 self.conclusive = 0;
                 self.heard = Some(at);
+                // It lives, whatever it was before: a loss has to be proven anew.
+                self.down = false;
             }
         }
         let said_no = self.hard >= policy.failures;
@@ -236,6 +238,10 @@ pub fn judge(
     }
     match worst {
         Some((verdict, reason, trouble)) => Judgement { verdict, reason, trouble },
+        None if probes == 0 => {
+            let reason = Reason::NoProbes { region: judging.region.clone() };
+            Judgement { verdict: Verdict::Doubtful, reason, trouble: None }
+        }
         None => {
             let reason = Reason::AllAnswer { region: judging.region.clone(), probes };
             Judgement { verdict: Verdict::Healthy, reason, trouble: None }
@@ -300,6 +306,8 @@ mod tests {
             (".ssssssssssis", false),
             (".iiiiiiiiiiiiiiiiiiiiii", false),
             (".rriirr", false),
+            (".rrri", false),
+            (".rrrirrr", true),
         ] {
             assert_eq!(after(kinds).down, down, "{kinds}");
         }

@@ -43,8 +43,8 @@ pub struct Ledger {
     pub pause: Option<Pause>,
     /// When the workload moved, and whether by itself; oldest first.
     pub moves: Vec<(Moment, bool)>,
-    /// When a run last ended without moving anything.
-    pub fruitless: Option<Moment>,
+    /// When a run last ended without moving anything, and how many did so in a row.
+    pub fruitless: Option<(Moment, u32)>,
     /// How long the newest attempts of each step took.
     pub timings: BTreeMap<StepName, Vec<Duration>>,
     /// The newest run that ended.
@@ -103,7 +103,8 @@ impl Ledger {
             | Record::StepEnded { .. }
             | Record::LossMeasured { .. }
             | Record::Asked { .. }
-            | Record::Approved { .. } => self.apply_to_run(at, record),
+            | Record::Approved { .. }
+            | Record::Reopened { .. } => self.apply_to_run(at, record),
             Record::PrimaryMoved { region, .. } => self.apply_move(at, region),
             Record::Stranded { reason, .. } => self.swap_phase(|phase| match phase {
                 Phase::FailingOver(run) => Phase::Stranded(run, reason.clone()),
@@ -142,6 +143,9 @@ impl Ledger {
         if verdict != Some(Verdict::Lost) {
             self.declined = None;
         }
+        if verdict == Some(Verdict::Healthy) {
+            self.fruitless = None;
+        }
         match self.phase {
             Phase::Guarding | Phase::Doubting => {
                 let healthy = verdict.is_none_or(|v| v == Verdict::Healthy);
@@ -179,7 +183,9 @@ impl Ledger {
         self.phase = Phase::Guarding;
         match ending {
             Ending::Done => self.fruitless = None,
-            Ending::Failed | Ending::Abandoned | Ending::Lapsed => self.fruitless = Some(at),
+            Ending::Failed | Ending::Abandoned | Ending::Lapsed => {
+                self.fruitless = Some((at, self.fruitless.map_or(0, |(_, times)| times) + 1));
+            }
         }
         self.settle();
     }

@@ -74,10 +74,28 @@ impl Loss {
         })
     }
 
+    /// A loss of which nothing is known.
+    pub const fn unknown() -> Self {
+        Self { at_most: None, bytes: None, sample_age: None, newest_heartbeat: None, basis: Basis::Heartbeat }
+    }
+
+    /// The loss when the old primary may have taken writes until `end`.
+    #[must_use]
+    pub fn until(&self, end: Moment) -> Self {
+        let mut loss = self.clone();
+        if let (Basis::Heartbeat, Some(known), Some(stamped)) =
+            (self.basis, self.at_most, self.newest_heartbeat)
+        {
+            loss.at_most = Some(known.max(end.since(stamped)));
+        }
+        loss
+    }
+
     fn of_one(now: Moment, target: &TargetPosition, sample: Option<&PrimarySample>) -> Self {
         let position = &target.position;
         let synchronous = sample.is_some_and(|s| s.continuous && s.synchronous.contains(&position.name));
-        let behind = position.heartbeat.map(|stamped| now.since(stamped));
+        // Stamped later than now: the clock stepped back in between, and the difference says nothing.
+        let behind = position.heartbeat.filter(|stamped| *stamped <= now).map(|stamped| now.since(stamped));
         Self {
             at_most: if synchronous { Some(Duration::ZERO) } else { behind },
             bytes: sample.map(|s| s.written.ahead_of(position.received)),

@@ -35,6 +35,8 @@ pub enum Happening {
     FailoverOrdered,
     /// A person answered a question.
     Approved,
+    /// A person gave a run up.
+    GiveUpOrdered,
     /// A person paused automatic action.
     PauseOrdered,
     /// A person resumed it.
@@ -43,12 +45,13 @@ pub enum Happening {
 
 impl Happening {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Started,
         Self::Assessed,
         Self::StepEnded,
         Self::FailoverOrdered,
         Self::Approved,
+        Self::GiveUpOrdered,
         Self::PauseOrdered,
         Self::ResumeOrdered,
     ];
@@ -77,6 +80,10 @@ pub enum Reaction {
     RefuseRunOpen,
     /// Refuse: nothing is asked.
     RefuseNothingAsked,
+    /// End the run that waits for a person, or is stranded.
+    GiveUp,
+    /// Tell people again of what waits for them.
+    Remind,
     /// Take the pause in.
     Pause,
     /// Take the end of the pause in.
@@ -110,15 +117,19 @@ impl Phase {
             (Self::Guarding | Self::Doubting, Happening::Started | Happening::Assessed) => Reaction::Consider,
             (Self::Guarding | Self::Doubting, Happening::StepEnded) => Reaction::Drop,
             (Self::Guarding | Self::Doubting, Happening::FailoverOrdered) => Reaction::OpenOrdered,
-            (Self::Guarding | Self::Doubting, Happening::Approved) => Reaction::RefuseNothingAsked,
+            (Self::Guarding | Self::Doubting, Happening::Approved | Happening::GiveUpOrdered) => {
+                Reaction::RefuseNothingAsked
+            }
 
             (Self::FailingOver(_), Happening::Started) => Reaction::Recover,
             (Self::FailingOver(_), Happening::Assessed) => Reaction::Advance,
             (Self::FailingOver(_), Happening::StepEnded) => Reaction::TakeOutcome,
             (Self::FailingOver(_), Happening::FailoverOrdered) => Reaction::RefuseRunOpen,
             (Self::FailingOver(_), Happening::Approved) => Reaction::TakeAnswer,
+            (Self::FailingOver(_) | Self::Stranded(..), Happening::GiveUpOrdered) => Reaction::GiveUp,
 
-            (Self::Stranded(..), Happening::Started | Happening::Assessed) => Reaction::Hold,
+            (Self::Stranded(..), Happening::Started) => Reaction::Remind,
+            (Self::Stranded(..), Happening::Assessed) => Reaction::Hold,
             (Self::Stranded(..), Happening::StepEnded) => Reaction::Drop,
             (Self::Stranded(..), Happening::FailoverOrdered) => Reaction::Continue,
             (Self::Stranded(..), Happening::Approved) => Reaction::RefuseNothingAsked,

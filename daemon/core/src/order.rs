@@ -34,6 +34,15 @@ pub enum Order {
         /// Who says so.
         by: String,
     },
+    /// Give up a run that waits for a person, or is stranded. What it did stays done.
+    Abandon {
+        /// The run.
+        run: RunId,
+        /// Why.
+        reason: String,
+        /// Who says so.
+        by: String,
+    },
     /// Take no automatic action for a while.
     Pause {
         /// The workload.

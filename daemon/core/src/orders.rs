@@ -6,7 +6,7 @@ use crate::machine::{Happening, Phase, Reaction};
 use crate::names::{RegionName, RunId};
 use crate::order::{Acceptance, Answer, Order, Question};
 use crate::reason::Reason;
-use crate::record::{Record, Trigger};
+use crate::record::{Ending, Record, Trigger};
 use crate::status::Verdict;
 use crate::time::Moment;
 
@@ -16,6 +16,7 @@ impl Deciding<'_> {
         let answer = match order {
             Order::Failover { to, by, .. } => self.obey_failover(&to, by),
             Order::Approve { run, accept, by } => self.obey_approval(&run, accept, by),
+            Order::Abandon { run, reason, by } => self.obey_abandon(&run, reason, by),
             Order::Pause { reason, until, by, .. } => self.obey_pause(reason, until, by),
             Order::Resume { by, .. } => self.obey_resume(by),
         };
@@ -54,6 +55,7 @@ impl Deciding<'_> {
         }
         let workload = self.name();
         self.write(Record::Continued { workload, run: id.clone(), by });
+        self.renew_fence();
         self.advance();
         Ok(Answer::Accepted { text: format!("run {id} goes on to {towards}"), run: Some(id) })
     }
@@ -94,8 +96,25 @@ impl Deciding<'_> {
         if let Question::FenceUnproven { region, .. } = &question {
             self.tell(Severity::Critical, Reason::UnprovenWaived { region: region.clone(), person: by });
         }
+        self.renew_fence();
         self.advance();
         Ok(Answer::Accepted { text: format!("run {run} goes on: accepted that {question}"), run: Some(run) })
+    }
+
+    fn obey_abandon(&mut self, id: &RunId, why: String, by: String) -> Result<Answer, Reason> {
+        let open = self.workload.ledger.phase.run().filter(|run| run.id() == id);
+        let Some(open) = open.filter(|_| self.reaction(Happening::GiveUpOrdered) == Reaction::GiveUp) else {
+            return Err(Reason::RunEnded { run: id.clone() });
+        };
+        let stranded = matches!(self.workload.ledger.phase, Phase::Stranded(..));
+        if !stranded && open.question.is_none() {
+            let step = open.current().map(|(_, step, _)| step.name.clone());
+            return Err(Reason::StepUnderWay { run: id.clone(), step });
+        }
+        self.end(Ending::Abandoned, Severity::Critical, Reason::GivenUp { person: by, why });
+        let primary = &self.workload.ledger.primary;
+        let text = format!("run {id} is given up; on record, {} lives in {primary}", self.name());
+        Ok(Answer::Accepted { run: None, text })
     }
 
     fn obey_pause(&mut self, reason: String, until: Moment, by: String) -> Result<Answer, Reason> {

@@ -54,6 +54,13 @@ pub struct WorkloadPolicy {
 }
 
 impl WorkloadPolicy {
+    /// How long evidence about a region may take to be gathered anew.
+    pub fn patience(&self, region: &RegionName) -> Duration {
+        let vital = self.probes.values().filter(|p| p.vital && p.region == *region);
+        let slowest = vital.map(|p| p.silence + p.interval * (p.failures + 1)).max();
+        slowest.unwrap_or_default() + self.failover.freshness
+    }
+
     /// All regions of the workload, home first.
     pub fn regions(&self) -> impl Iterator<Item = &RegionName> {
         std::iter::once(&self.home).chain(&self.standbys)

@@ -53,6 +53,9 @@ pub enum Reason {
         failures: u32,
         last: Failure,
     },
+    NoProbes {
+        region: RegionName,
+    },
     ProbeRecovering {
         region: RegionName,
         probe: ProbeName,
@@ -125,6 +128,8 @@ pub enum Reason {
         database: DatabaseName,
         region: RegionName,
     },
+    NoDatabases,
+    NothingFruitless,
     CooledDown,
     Cooling {
         #[serde(with = "time::millis")]
@@ -161,6 +166,16 @@ pub enum Reason {
         step: StepName,
         attempts: u32,
         fault: Fault,
+    },
+    LossUnconfirmed {
+        region: RegionName,
+    },
+    GivenUp {
+        person: String,
+        why: String,
+    },
+    NotInConfiguration {
+        run: RunId,
     },
     PrimaryIsBack {
         region: RegionName,
@@ -215,6 +230,10 @@ pub enum Reason {
         given: String,
         question: Question,
     },
+    StepUnderWay {
+        run: RunId,
+        step: Option<StepName>,
+    },
     NotPausedNow {
         workload: WorkloadName,
     },
@@ -237,12 +256,16 @@ impl fmt::Display for Reason {
             | Self::ProbeSilent { .. }
             | Self::ProbeDown { .. }
             | Self::ProbeInconclusive { .. }
+            | Self::NoProbes { .. }
             | Self::ProbeRecovering { .. } => self.write_health(f),
             Self::PrimaryLost { .. }
             | Self::OrderedBy { .. }
             | Self::Asking { .. }
             | Self::StepFailed { .. }
             | Self::PrimaryIsBack { .. }
+            | Self::LossUnconfirmed { .. }
+            | Self::GivenUp { .. }
+            | Self::NotInConfiguration { .. }
             | Self::QuestionLapsed { .. }
             | Self::Recovered { .. }
             | Self::UnprovenWaived { .. } => self.write_run(f),
@@ -256,6 +279,7 @@ impl fmt::Display for Reason {
             | Self::NotAccepted { .. }
             | Self::WrongAcceptance { .. }
             | Self::NotPausedNow { .. }
+            | Self::StepUnderWay { .. }
             | Self::StrandedElsewhere { .. }
             | Self::PauseInThePast { .. } => self.write_refusal(f),
             _ => self.write_condition(f),
@@ -268,6 +292,7 @@ impl Reason {
         match self {
             Self::AllAnswer { region, probes: 1 } => write!(f, "the one probe of {region} is answered"),
             Self::AllAnswer { region, probes } => write!(f, "all {probes} probes of {region} are answered"),
+            Self::NoProbes { region } => write!(f, "no probe that counts looks at {region}"),
             Self::NotSeen { region, probe } => write!(f, "{probe} has no fresh sighting of {region}"),
             Self::ProbeFailing { region, probe, failures, needed, last } => {
                 write!(
@@ -335,6 +360,8 @@ impl Reason {
             Self::TwoPrimaries { database, region } => {
                 write!(f, "{database} in {region} is a primary too, though the workload does not live there")
             }
+            Self::NoDatabases => f.write_str("the workload has no databases to confuse"),
+            Self::NothingFruitless => f.write_str("no run came to nothing lately"),
             Self::CooledDown => f.write_str("no failover ended within the cooldown"),
             Self::Cooling { left } => {
                 write!(f, "cooling down after the last failover for another {}", time::length(*left))
@@ -374,6 +401,17 @@ impl Reason {
             Self::PrimaryIsBack { region } => {
                 write!(f, "the primary region {region} is back, and nothing was promoted")
             }
+            Self::LossUnconfirmed { region } => write!(
+                f,
+                "the loss of the primary region {region} could not be confirmed again, and nothing was promoted"
+            ),
+            Self::GivenUp { person, why } => write!(f, "{person} gave it up: {why}"),
+            Self::NotInConfiguration { run } => {
+                write!(
+                    f,
+                    "run {run} is open on record, and its workload is not in the configuration any more"
+                )
+            }
             Self::QuestionLapsed { question } => write!(f, "nobody answered in time: {question}"),
             Self::Recovered { to, loss, took } => {
                 write!(f, "the workload is served from {to} after {}", time::length(*took))?;
@@ -409,6 +447,13 @@ impl Reason {
                     f,
                     "\"{given}\" is not what is asked: {question}. To accept: {}",
                     question.command(run)
+                )
+            }
+            Self::StepUnderWay { run, step } => {
+                let step = step.as_ref().map_or("a step", |step| step.as_str());
+                write!(
+                    f,
+                    "run {run} is at {step}; only a run that waits for a person or is stranded can be given up"
                 )
             }
             Self::NotPausedNow { workload } => write!(f, "{workload} is not paused"),

@@ -93,6 +93,8 @@ pub enum Record {
     Stranded { workload: WorkloadName, run: RunId, step: StepName, reason: Reason },
     /// A person ordered a stranded run to go on.
     Continued { workload: WorkloadName, run: RunId, by: String },
+    /// The step must be done again, and all that was not done after it: its proof is too old, or nobody knows.
+    Reopened { workload: WorkloadName, run: RunId, step: StepName },
     /// The run is over.
     RunEnded { workload: WorkloadName, run: RunId, ending: Ending, reason: Reason },
     /// Automatic action stops for a while.
@@ -118,6 +120,7 @@ impl Record {
             | Self::PrimaryMoved { workload, .. }
             | Self::Stranded { workload, .. }
             | Self::Continued { workload, .. }
+            | Self::Reopened { workload, .. }
             | Self::RunEnded { workload, .. }
             | Self::Paused { workload, .. }
             | Self::Resumed { workload, .. } => Some(workload),
@@ -135,6 +138,7 @@ impl Record {
             | Self::Approved { run, .. }
             | Self::Stranded { run, .. }
             | Self::Continued { run, .. }
+            | Self::Reopened { run, .. }
             | Self::RunEnded { run, .. } => Some(run),
             Self::AgentStarted { .. }
             | Self::VerdictChanged { .. }

@@ -37,6 +37,16 @@ pub struct Run {
     pub question: Option<(Question, Moment)>,
     /// What persons accepted.
     pub accepted: Vec<Question>,
+    /// The number of the newest attempt at each step; a number is never used twice in a run.
+    pub attempts: Vec<u32>,
+    /// How many of them were made before the step was last opened.
+    pub spent: Vec<u32>,
+    /// When the old primary was first proven, or accepted, to take no more writes.
+    pub fenced_at: Option<Moment>,
+    /// Whether the step that cannot be taken back was ever started.
+    pub past_return: bool,
+    /// When the newest of its records was written.
+    pub touched: Moment,
 }
 
 /// Where a step stands.
@@ -98,8 +108,11 @@ pub enum Next {
     Lapse(Reason),
     /// A person must look.
     Strand(StepName, Reason),
-    /// All is done.
-    Finish,
+    /// All is done, but perhaps the report.
+    Finish {
+        /// Why the report could not be written.
+        unreported: Option<Reason>,
+    },
 }
 
 /// What the run's next step depends on, besides its own records.
@@ -109,26 +122,33 @@ pub struct Situation<'a> {
     pub now: Moment,
     /// What the workload's operator wants.
     pub policy: &'a WorkloadPolicy,
-    /// How the old primary region looks.
+    /// How the old primary region looks; lost only when the quorum says so.
     pub old_primary: Verdict,
 }
 
 impl Run {
     /// A run of which nothing but its opening has happened.
     pub fn open(plan: Plan, trigger: Trigger, at: Moment) -> Self {
-        let progress = vec![Progress::Waiting; plan.steps.len()];
-        Self { plan, trigger, opened: at, progress, loss: None, question: None, accepted: Vec::new() }
+        let steps = plan.steps.len();
+        Self {
+            plan,
+            trigger,
+            opened: at,
+            progress: vec![Progress::Waiting; steps],
+            loss: None,
+            question: None,
+            accepted: Vec::new(),
+            attempts: vec![0; steps],
+            spent: vec![0; steps],
+            fenced_at: None,
+            past_return: false,
+            touched: at,
+        }
     }
 
     /// Its name.
     pub const fn id(&self) -> &RunId {
         &self.plan.run
-    }
-
-    /// Whether the step that cannot be taken back was started.
-    pub fn past_return(&self) -> bool {
-        let steps = self.plan.steps.iter().zip(&self.progress);
-        steps.into_iter().any(|(step, progress)| step.point_of_no_return && *progress != Progress::Waiting)
     }
 
     /// The first step that is not done.
@@ -140,13 +160,11 @@ impl Run {
 
     /// Takes a record of this run in.
     pub fn apply(&mut self, at: Moment, record: &Record) {
+        self.touched = at;
         match record {
-            Record::StepStarted { step, attempt, .. } => {
-                self.set(step, Progress::Started { attempt: *attempt, at });
-            }
+            Record::StepStarted { step, attempt, .. } => self.apply_start(step, at, *attempt),
             Record::StepEnded { step, attempt, outcome, retry_at, .. } => {
-                let progress = self.after(step, at, *attempt, outcome, *retry_at);
-                self.set(step, progress);
+                self.apply_outcome(step, at, *attempt, outcome, *retry_at);
             }
             Record::LossMeasured { loss, .. } => self.loss = Some(loss.clone()),
             Record::Asked { question, expires, .. } => self.question = Some((question.clone(), *expires)),
@@ -157,11 +175,18 @@ impl Run {
                     && let Some((index, _, _)) = self.current()
                 {
                     self.progress[index] = Progress::Waived;
+                    self.fenced_at.get_or_insert(at);
                 }
             }
             Record::Continued { .. } => {
                 if let Some((index, _, _)) = self.current() {
+                    self.open_from(index);
+                }
+            }
+            Record::Reopened { step, .. } => {
+                if let Some(index) = self.index(step) {
                     self.progress[index] = Progress::Waiting;
+                    self.open_from(index);
                 }
             }
             Record::RunOpened { .. }
@@ -177,41 +202,72 @@ impl Run {
         }
     }
 
-    fn set(&mut self, name: &StepName, progress: Progress) {
-        if let Some(index) = self.plan.steps.iter().position(|step| step.name == *name) {
-            self.progress[index] = progress;
+    fn index(&self, name: &StepName) -> Option<usize> {
+        self.plan.steps.iter().position(|step| step.name == *name)
+    }
+
+    /// Lets every step from this one on that is not done begin anew, with all its attempts.
+    fn open_from(&mut self, first: usize) {
+        for index in first..self.progress.len() {
+            if !matches!(self.progress[index], Progress::Done { .. } | Progress::Waived) {
+                self.progress[index] = Progress::Waiting;
+                self.spent[index] = self.attempts[index];
+            }
         }
     }
 
-    fn after(
-        &self,
+    fn apply_start(&mut self, step: &StepName, at: Moment, attempt: u32) {
+        let Some(index) = self.index(step) else { return };
+        self.attempts[index] = attempt;
+        self.past_return |= self.plan.steps[index].point_of_no_return;
+        self.progress[index] = Progress::Started { attempt, at };
+    }
+
+    fn apply_outcome(
+        &mut self,
         step: &StepName,
         at: Moment,
         attempt: u32,
         outcome: &Outcome,
         retry_at: Option<Moment>,
-    ) -> Progress {
-        match (outcome, retry_at) {
-            (Outcome::Succeeded(_), _) => {
-                Progress::Done { took: self.started(step).map_or(Duration::ZERO, |s| at.since(s)) }
-            }
+    ) {
+        let Some(index) = self.index(step) else { return };
+        let started = match self.progress[index] {
+            Progress::Started { at, .. } => at,
+            _ => at,
+        };
+        self.progress[index] = match (outcome, retry_at) {
+            (Outcome::Succeeded(_), _) => Progress::Done { took: at.since(started) },
             (Outcome::Failed(_), Some(until)) => Progress::Pausing { attempt, until },
-            (Outcome::Failed(fault), None) => Progress::Failed { attempts: attempt, fault: fault.clone() },
+            (Outcome::Failed(fault), None) => {
+                Progress::Failed { attempts: attempt - self.spent[index], fault: fault.clone() }
+            }
+        };
+        if self.plan.steps[index].deed == Deed::Fence {
+            match outcome {
+                Outcome::Succeeded(_) => _ = self.fenced_at.get_or_insert(at),
+                Outcome::Failed(_) => self.fenced_at = None,
+            }
         }
     }
 
-    fn started(&self, name: &StepName) -> Option<Moment> {
-        let index = self.plan.steps.iter().position(|step| step.name == *name)?;
-        match self.progress[index] {
-            Progress::Started { at, .. } => Some(at),
-            _ => None,
+    /// The step whose proof must be renewed before this run may promote after a break: the fence, unless a
+    /// person accepted that there is no proof.
+    pub fn fence_to_renew(&self) -> Option<&StepName> {
+        let (_, current, _) = self.current()?;
+        if !matches!(current.deed, Deed::Fence | Deed::Promote) {
+            return None;
         }
+        let mut steps = self.plan.steps.iter().zip(&self.progress);
+        let fence = steps.find(|(step, _)| step.deed == Deed::Fence);
+        fence.filter(|(_, p)| !matches!(p, Progress::Waived | Progress::Waiting)).map(|(step, _)| &step.name)
     }
 
     /// When a failed attempt is followed by another; never when the world said no, or someone newer is in charge.
-    pub fn retry_at(step: &PlannedStep, attempt: u32, fault: &Fault, now: Moment) -> Option<Moment> {
+    pub fn retry_at(&self, index: usize, attempt: u32, fault: &Fault, now: Moment) -> Option<Moment> {
+        let step = &self.plan.steps[index];
         let again = matches!(fault.kind, FaultKind::Unreachable | FaultKind::Unclear);
-        (again && attempt < step.attempts).then(|| now + step.pause)
+        (again && attempt - self.spent[index] < step.attempts).then(|| now + step.pause)
     }
 
     /// The one function that says what may follow.
@@ -220,16 +276,17 @@ impl Run {
         if let Some((question, expires)) = &self.question {
             return self.next_while_asking(situation, automatic, question, *expires);
         }
-        let Some((index, step, progress)) = self.current() else { return Next::Finish };
+        let Some((index, step, progress)) = self.current() else { return Next::Finish { unreported: None } };
         match progress {
             Progress::Waiting => {
-                self.gate(situation, automatic, step).unwrap_or(Next::Start { index, attempt: 1 })
+                let start = Next::Start { index, attempt: self.attempts[index] + 1 };
+                self.gate(situation, automatic, step).unwrap_or(start)
             }
             Progress::Started { .. } => Next::Busy,
             Progress::Pausing { until, .. } if situation.now < *until => Next::WaitUntil(*until),
             Progress::Pausing { attempt, .. } => Next::Start { index, attempt: attempt + 1 },
             Progress::Failed { attempts, fault } => self.next_after_failure(step, *attempts, fault),
-            Progress::Done { .. } | Progress::Waived => Next::Finish,
+            Progress::Done { .. } | Progress::Waived => Next::Finish { unreported: None },
         }
     }
 
@@ -252,12 +309,10 @@ impl Run {
     /// What must be settled before a step starts for the first time.
     fn gate(&self, situation: Situation<'_>, automatic: bool, step: &PlannedStep) -> Option<Next> {
         match step.deed {
+            Deed::Fence if self.past_return => None,
             Deed::Fence => {
-                // One answer since is enough: nothing has moved yet, and a fence would cut a live primary off.
-                if automatic && situation.old_primary != Verdict::Lost {
-                    return Some(Next::Abandon(Reason::PrimaryIsBack { region: self.plan.from.clone() }));
-                }
-                self.loss_gate(situation.policy, automatic).map(Next::Ask)
+                let unwanted = if automatic { self.still_lost(situation) } else { None };
+                unwanted.or_else(|| self.fence_gate(situation.policy, automatic).map(Next::Ask))
             }
             // The page's own check makes this impossible; a journal that was tampered with must not promote.
             Deed::Promote if !self.fenced() => Some(Next::Strand(
@@ -268,6 +323,7 @@ impl Run {
                     fault: Fault::new(FaultKind::Refused, "the plan promotes without a fence"),
                 },
             )),
+            Deed::Promote if !self.past_return => self.loss_gate(situation.policy).map(Next::Ask),
             Deed::MeasureLoss
             | Deed::Promote
             | Deed::AwaitServing
@@ -292,18 +348,52 @@ impl Run {
         steps.any(|(s, p)| s.deed == deed && matches!(p, Progress::Done { .. } | Progress::Waived))
     }
 
-    /// What must be asked about the loss before anything moves.
-    fn loss_gate(&self, policy: &WorkloadPolicy, automatic: bool) -> Option<Question> {
+    /// Nothing has moved yet: a fence would cut a live primary off. One answer since is enough to wait, and
+    /// after a restart the evidence has to be gathered anew.
+    fn still_lost(&self, situation: Situation<'_>) -> Option<Next> {
+        let patience = self.touched + situation.policy.patience(&self.plan.from);
+        match situation.old_primary {
+            Verdict::Lost => None,
+            Verdict::Healthy => Some(Next::Abandon(Reason::PrimaryIsBack { region: self.plan.from.clone() })),
+            Verdict::Doubtful if situation.now < patience => Some(Next::WaitUntil(patience)),
+            Verdict::Doubtful => {
+                Some(Next::Abandon(Reason::LossUnconfirmed { region: self.plan.from.clone() }))
+            }
+        }
+    }
+
+    fn fence_gate(&self, policy: &WorkloadPolicy, automatic: bool) -> Option<Question> {
+        let supervised = automatic && policy.failover.mode == Mode::Supervised;
         let settled = self.accepted.iter().any(|q| !matches!(q, Question::FenceUnproven { .. }));
-        let loss = self.loss.clone().filter(|_| !settled)?;
+        let ask = || Question::Supervised { loss: self.loss_so_far() };
+        self.loss_gate(policy).or_else(|| (supervised && !settled).then(ask))
+    }
+
+    /// The loss, when the old primary took writes until it was fenced.
+    fn loss_so_far(&self) -> Loss {
+        let measured = self.loss.clone().unwrap_or(Loss::unknown());
+        self.fenced_at.map_or_else(|| measured.clone(), |end| measured.until(end))
+    }
+
+    /// What must be asked about the loss: before the fence, and again before the promotion, when the fence
+    /// took so long that the number is no longer the one that was accepted or allowed.
+    fn loss_gate(&self, policy: &WorkloadPolicy) -> Option<Question> {
+        let (loss, allowed) = (self.loss_so_far(), policy.objectives.rpo);
+        let accepts = |question: &Question| match (question, loss.at_most) {
+            (Question::LossUnknown { .. }, _) => true,
+            (
+                Question::LossAbove { loss: known, .. } | Question::Supervised { loss: known },
+                Some(length),
+            ) => known.at_most.is_some_and(|accepted| length <= accepted + allowed),
+            (Question::LossAbove { .. } | Question::Supervised { .. }, None)
+            | (Question::FenceUnproven { .. }, _) => false,
+        };
+        if self.accepted.iter().any(accepts) {
+            return None;
+        }
         match loss.at_most {
             None => Some(Question::LossUnknown { loss }),
-            Some(length) if length > policy.objectives.rpo => {
-                Some(Question::LossAbove { loss, allowed: policy.objectives.rpo })
-            }
-            Some(_) if automatic && policy.failover.mode == Mode::Supervised => {
-                Some(Question::Supervised { loss })
-            }
+            Some(length) if length > allowed => Some(Question::LossAbove { loss, allowed }),
             Some(_) => None,
         }
     }
@@ -311,7 +401,11 @@ impl Run {
     fn next_after_failure(&self, step: &PlannedStep, attempts: u32, fault: &Fault) -> Next {
         let reason = Reason::StepFailed { step: step.name.clone(), attempts, fault: fault.clone() };
         match (step.deed, fault.kind) {
-            (Deed::MeasureLoss, _) | (Deed::Fence, FaultKind::Stale) => Next::Fail(reason),
+            (Deed::MeasureLoss, FaultKind::Unreachable | FaultKind::Unclear | FaultKind::Refused) => {
+                Next::Fail(reason)
+            }
+            // Someone newer is in charge: opening another run with a higher epoch would overtake them.
+            (Deed::MeasureLoss | Deed::Fence, FaultKind::Stale) => Next::Strand(step.name.clone(), reason),
             (Deed::Fence, FaultKind::Unreachable | FaultKind::Unclear | FaultKind::Refused) => {
                 Next::Ask(Question::FenceUnproven {
                     region: self.plan.from.clone(),
@@ -319,7 +413,9 @@ impl Run {
                     loss: self.loss.clone(),
                 })
             }
-            (Deed::Promote | Deed::AwaitServing | Deed::SwitchDns | Deed::Verify | Deed::Report, _) => {
+            // The workload is served; a report that cannot be written must not switch its protection off.
+            (Deed::Report, _) => Next::Finish { unreported: Some(reason) },
+            (Deed::Promote | Deed::AwaitServing | Deed::SwitchDns | Deed::Verify, _) => {
                 Next::Strand(step.name.clone(), reason)
             }
         }

@@ -42,7 +42,7 @@ impl Deciding<'_> {
     /// Does what the run allows next.
     pub(crate) fn advance(&mut self) {
         let Some(run) = self.run() else { return };
-        let old_primary = self.gates().judged(&run.plan.from).verdict;
+        let old_primary = self.gates().confirmed(&run.plan.from);
         let situation = Situation { now: self.now, policy: &self.workload.policy, old_primary };
         let (next, id) = (run.next(situation), run.id().clone());
         let workload = self.name();
@@ -63,7 +63,7 @@ impl Deciding<'_> {
             Next::Fail(reason) => self.end(Ending::Failed, Severity::Critical, reason),
             Next::Abandon(reason) => self.end(Ending::Abandoned, Severity::Info, reason),
             Next::Lapse(reason) => self.end(Ending::Lapsed, Severity::Critical, reason),
-            Next::Finish => self.finish(),
+            Next::Finish { unreported } => self.finish(unreported),
         }
     }
 
@@ -84,8 +84,12 @@ impl Deciding<'_> {
     }
 
     /// After a restart: whatever was under way may or may not have happened. Every action looks before it
-    /// acts, so it is started again.
+    /// acts, so it is started again; and a fence is proven again before the promotion, because nobody knows
+    /// what happened to the old primary meanwhile.
     pub(crate) fn recover(&mut self) {
+        if self.renew_fence() {
+            return self.advance();
+        }
         let started = self.run().and_then(|run| match run.current() {
             Some((index, _, Progress::Started { attempt, .. })) => Some((index, *attempt)),
             _ => None,
@@ -94,12 +98,39 @@ impl Deciding<'_> {
             Some((index, attempt)) => self.start_step(index, attempt + 1),
             None => self.advance(),
         }
+        self.remind();
+    }
+
+    /// Opens the fence again when the run stands between it and the promotion.
+    pub(crate) fn renew_fence(&mut self) -> bool {
+        let Some(run) = self.run().filter(|run| run.question.is_none()) else { return false };
+        let Some(step) = run.fence_to_renew().cloned() else { return false };
+        let (workload, run) = (self.name(), run.id().clone());
+        self.write(Record::Reopened { workload, run, step });
+        true
+    }
+
+    /// Tells again what waits for a person: the agent may have died before the notice went out.
+    pub(crate) fn remind(&mut self) {
+        let reason = match &self.workload.ledger.phase {
+            Phase::FailingOver(run) => run
+                .question
+                .as_ref()
+                .map(|(question, _)| Reason::Asking { question: question.clone(), run: run.id().clone() }),
+            Phase::Stranded(_, reason) => Some(reason.clone()),
+            Phase::Guarding | Phase::Doubting => None,
+        };
+        if let Some(reason) = reason {
+            self.tell(Severity::Critical, reason);
+        }
     }
 
     /// Takes the outcome of an attempt in, if it is the attempt that is under way.
     pub(crate) fn take_outcome(&mut self, run: &RunId, step: &StepName, attempt: u32, outcome: Outcome) {
         let Some(open) = self.run().filter(|open| open.id() == run) else { return };
-        let Some((_, planned, Progress::Started { attempt: current, .. })) = open.current() else { return };
+        let Some((index, planned, Progress::Started { attempt: current, .. })) = open.current() else {
+            return;
+        };
         if planned.name != *step || *current != attempt {
             return;
         }
@@ -109,7 +140,7 @@ impl Deciding<'_> {
         };
         let retry_at = match &outcome {
             Outcome::Succeeded(_) => None,
-            Outcome::Failed(fault) => Run::retry_at(planned, attempt, fault, self.now),
+            Outcome::Failed(fault) => open.retry_at(index, attempt, fault, self.now),
         };
         let (deed, from, to, epoch) =
             (planned.deed, open.plan.from.clone(), open.plan.to.clone(), open.plan.epoch);
@@ -195,7 +226,10 @@ impl Deciding<'_> {
         Some(Loss::measure(self.now, positions, &samples))
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self, unreported: Option<Reason>) {
+        if let Some(reason) = unreported {
+            self.tell(Severity::Critical, reason);
+        }
         let Some(run) = self.run() else { return };
         let reason = Reason::Recovered {
             to: run.plan.to.clone(),
@@ -205,8 +239,8 @@ impl Deciding<'_> {
         self.end(Ending::Done, Severity::Warning, reason);
     }
 
-    fn end(&mut self, ending: Ending, severity: Severity, reason: Reason) {
-        let Some(run) = self.run().map(|run| run.id().clone()) else { return };
+    pub(crate) fn end(&mut self, ending: Ending, severity: Severity, reason: Reason) {
+        let Some(run) = self.workload.ledger.phase.run().map(|run| run.id().clone()) else { return };
         // Told first: the notice carries the run and its loss, which end with the record.
         self.tell(severity, reason.clone());
         let workload = self.name();

@@ -103,6 +103,9 @@ impl Survey {
             return false;
         }
         if let Ok(Evidence::Database(sample)) = &sighting.look {
+            if probe.database.as_ref() != Some(&sample.database) {
+                return false;
+            }
             self.note_sample(&sighting.region, sighting.at, sample);
         }
         // Looked up before it is inserted: a name is copied once per probe, not once per look.
@@ -201,7 +204,12 @@ impl Survey {
         let mut vital = policy.probes.iter().filter(|(_, p)| p.vital && p.region == *region);
         let freshness = policy.failover.freshness;
         let up = |name| self.probe(vantage, name).is_some_and(|h| h.state(now, freshness) == ProbeState::Up);
-        if vital.all(|(name, _)| up(name)) {
+        let mut any = false;
+        if vital.all(|(name, _)| {
+            any = true;
+            up(name)
+        }) && any
+        {
             return Ok(());
         }
         // Judged as a standby: only the vital probes count, so the reason is one of theirs.
@@ -221,6 +229,7 @@ impl Survey {
 
     /// Forgets how the probes of a region looked, because its role has changed.
     pub(crate) fn forget(&mut self, policy: &WorkloadPolicy, region: &RegionName) {
+        self.samples.retain(|(seen_in, _), _| seen_in != region);
         for seen in self.health.values_mut() {
             seen.retain(|name, _| policy.probes.get(name).is_none_or(|p| p.region != *region));
         }

@@ -53,6 +53,7 @@ impl fmt::Display for Record {
                 write!(f, "{run}: stranded at {step}, a person must look: {reason}")
             }
             Self::Continued { run, by, .. } => write!(f, "{run}: goes on, ordered by {by}"),
+            Self::Reopened { run, step, .. } => write!(f, "{run}: {step} must be done and proven again"),
             Self::RunEnded { run, ending, reason, .. } => write!(f, "{run}: {ending}: {reason}"),
             Self::Paused { workload, by, reason, until } => {
                 write!(f, "{workload}: automatic action paused until {until} by {by}: {reason}")

@@ -22,6 +22,13 @@ impl Clock {
         Self::starting_at(Moment::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)))
     }
 
+    /// Starts at the wall clock's time, or at `newest` when the wall clock was set back behind it: moments on
+    /// record must not lie in the future.
+    pub fn start_after(newest: Moment) -> Self {
+        let clock = Self::start();
+        Self { wall: clock.wall.max(newest), ..clock }
+    }
+
     /// Starts at a given time; with tokio's paused time this makes a pretend clock.
     pub fn starting_at(wall: Moment) -> Self {
         Self { started: Instant::now(), wall }

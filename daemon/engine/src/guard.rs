@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::hands::Hands;
 use crate::inbox::{Inbox, Message};
 use crate::journal::{Journal, JournalError};
+use crate::tasks::Tasks;
 use crate::watch::{Beliefs, Watch};
 use crate::world::World;
 
@@ -70,7 +71,7 @@ pub struct Guard {
     hands: Hands,
     wake: Option<Moment>,
     /// Commands under way.
-    working: JoinSet<String>,
+    working: Tasks,
     /// Notices under way.
     telling: JoinSet<()>,
 }
@@ -99,7 +100,7 @@ impl Guard {
             beliefs,
             hands,
             wake: None,
-            working: JoinSet::new(),
+            working: Tasks::default(),
             telling: JoinSet::new(),
         }
     }
@@ -114,7 +115,7 @@ impl Guard {
     /// # Errors
     /// When the record cannot be kept, or a task is gone.
     pub async fn run(mut self) -> Result<(), EngineError> {
-        let mut looking = JoinSet::new();
+        let mut looking = Tasks::default();
         let watch = Watch {
             agent: self.guardian.agent().clone(),
             clock: self.clock,
@@ -130,20 +131,20 @@ impl Guard {
         ended
     }
 
-    async fn turn(&mut self, looking: &mut JoinSet<String>) -> Result<(), EngineError> {
+    async fn turn(&mut self, looking: &mut Tasks) -> Result<(), EngineError> {
         let mut tick = self.clock.now() + TICK;
         loop {
             let alarm = self.wake.map_or(tick, |wake| wake.min(tick));
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(()),
-                Some(ended) = self.working.join_next() => {
+                Some(ended) = self.working.next() => {
                     // An outcome has been put into the inbox by then; only a panic matters.
-                    ended.map_err(|error| EngineError::TaskEnded { name: error.to_string() })?;
+                    ended.panic.map_or(Ok(()), |panic| Err(EngineError::TaskEnded { name: format!("{}: {panic}", ended.name) }))?;
                 }
-                Some(ended) = looking.join_next() => {
-                    let name = ended.unwrap_or_else(|error| error.to_string());
-                    return Err(EngineError::TaskEnded { name });
+                Some(ended) = looking.next() => {
+                    let why = ended.panic.map(|panic| format!(": {panic}")).unwrap_or_default();
+                    return Err(EngineError::TaskEnded { name: format!("{}{why}", ended.name) });
                 }
                 Some(_) = self.telling.join_next() => {}
                 Some(message) = self.messages.recv() => self.take(message).await?,

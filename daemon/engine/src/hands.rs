@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use lifeboat_core::plan::Action;
 use lifeboat_core::{AgentName, Command, Epoch, Event, Fault, FaultKind, Outcome, time};
-use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::effects::Effects;
@@ -15,6 +14,7 @@ use crate::inbox::Inbox;
 use crate::journal::Journal;
 use crate::ports::Call;
 use crate::report;
+use crate::tasks::Tasks;
 use crate::world::World;
 
 /// An effect that does not keep to its limit is cut off this much later.
@@ -32,10 +32,10 @@ pub(crate) struct Hands {
 
 impl Hands {
     /// Starts a command under an epoch; the task gives back its name when it ends.
-    pub(crate) fn start(&self, command: Command, epoch: Epoch, tasks: &mut JoinSet<String>) {
+    pub(crate) fn start(&self, command: Command, epoch: Epoch, tasks: &mut Tasks) {
         let hands = self.clone();
-        tasks.spawn(async move {
-            let name = format!("{} of {}", command.step, command.run);
+        let name = format!("{} of {}", command.step, command.run);
+        tasks.start(name, async move {
             let limit = command.limit;
             let done = tokio::time::timeout(limit + GRACE, hands.carry_out(&command, epoch)).await;
             let late =
@@ -47,7 +47,6 @@ impl Hands {
             let Command { workload, run, step, attempt, .. } = command;
             // When the loop has ended, the record says that the step was started: the next start looks.
             let _ = hands.inbox.put(Event::StepEnded { workload, run, step, attempt, outcome }).await;
-            name
         });
     }
 

@@ -12,6 +12,7 @@ pub mod inbox;
 pub mod journal;
 pub mod ports;
 mod report;
+mod tasks;
 mod watch;
 pub mod world;
 

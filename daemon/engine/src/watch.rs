@@ -12,12 +12,12 @@ use lifeboat_core::{AgentName, Epoch, Event, Moment, RegionName, Sighting, Workl
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::inbox::Inbox;
 use crate::ports::{Ask, Role};
+use crate::tasks::Tasks;
 use crate::world::{Post, World};
 
 /// Where each workload lives, and under which epoch.
@@ -38,25 +38,21 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts a task for each probe and one for the witnesses; each gives back its name when it ends.
-    pub(crate) fn start(&self, world: &World, tasks: &mut JoinSet<String>) {
+    pub(crate) fn start(&self, world: &World, tasks: &mut Tasks) {
         let mut random = ChaCha8Rng::seed_from_u64(self.clock.now().millis());
         for post in &world.posts {
             // Looks are spread over the interval, so that a thousand probes are not a thousand at once.
             let delay =
                 self.spread(post.interval.min(Duration::from_secs(10)), &mut random, world.posts.len());
             let (watch, post, seed) = (self.clone(), post.clone(), random.next_u64());
-            tasks.spawn(async move {
-                let name = format!("probe {} of {}", post.name, post.workload);
+            let name = format!("probe {} of {}", post.name, post.workload);
+            tasks.start(name, async move {
                 watch.look_for_ever(post, delay, ChaCha8Rng::seed_from_u64(seed)).await;
-                name
             });
         }
         if !world.witnesses.is_empty() {
             let (watch, world) = (self.clone(), world.clone());
-            tasks.spawn(async move {
-                watch.witness_for_ever(&world).await;
-                "witnesses".to_owned()
-            });
+            tasks.start("the witnesses".to_owned(), async move { watch.witness_for_ever(&world).await });
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use lifeboat_config::Config;
+use lifeboat_core::Stamped;
 use lifeboat_core::guardian::Guardian;
 use lifeboat_dns::Serving;
 use lifeboat_engine::clock::Clock;
@@ -25,8 +26,7 @@ pub(crate) async fn live(config: Config) -> Result<(), Failure> {
         let list: Vec<String> = flaws.iter().map(ToString::to_string).collect();
         Failure::new(Exit::Config, format!("the failover runbook is not sound: {}", list.join("; ")))
     })?;
-    let clock = Clock::start();
-    warn_of_clock(&records, clock);
+    let clock = clock(&records);
     let guardian = Guardian::restore(policy.clone(), runbook, env!("CARGO_PKG_VERSION"), &records);
 
     let Plugged { world, authority } = plug::plug(&wiring, &policy, &guardian, clock).await?;
@@ -87,12 +87,14 @@ fn held(state: &Path, error: &dyn std::error::Error) -> Failure {
     Failure::because(Exit::Failed, format!("the record in {} cannot be used", state.display()), error)
 }
 
-/// A wall clock behind the newest record was set back: moments would repeat.
-fn warn_of_clock(records: &[lifeboat_core::Stamped], clock: Clock) {
-    let newest = records.last().map(|stamped| stamped.at);
-    if let Some(newest) = newest.filter(|newest| clock.now() < *newest) {
-        warn!(newest = %newest, now = %clock.now(), "the wall clock is behind the newest record; check the time service");
+/// The clock goes on from the newest record, even when the wall clock was set back behind it.
+fn clock(records: &[Stamped]) -> Clock {
+    let newest = records.last().map(|stamped| stamped.at).unwrap_or_default();
+    let wall = Clock::start().now();
+    if wall < newest {
+        warn!(%newest, %wall, "the wall clock is behind the newest record; check the time service. Going on from the record");
     }
+    Clock::start_after(newest)
 }
 
 async fn until_signalled(stop: CancellationToken) {

@@ -138,6 +138,7 @@ async fn order(
 fn signed(mut order: Order, peer: &Peer) -> Order {
     let (Order::Failover { by, .. }
     | Order::Approve { by, .. }
+    | Order::Abandon { by, .. }
     | Order::Pause { by, .. }
     | Order::Resume { by, .. }) = &mut order;
     let uid = peer.0.map_or_else(|| "unknown uid".to_owned(), |uid| format!("uid {uid}"));

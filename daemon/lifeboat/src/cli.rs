@@ -85,6 +85,8 @@ enum Command {
     Failover(commands::failover::Failover),
     /// Answer the question that a run has asked.
     Approve(commands::approve::Approve),
+    /// Give up a run that waits for a person, or is stranded.
+    Abandon(commands::approve::Abandon),
     /// Take no automatic action for a while.
     Pause(commands::pause::Pause),
     /// Act automatically again.
@@ -106,6 +108,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Plan(plan) => plan.run(place),
         Command::Failover(failover) => failover.run(place),
         Command::Approve(approve) => approve.run(place),
+        Command::Abandon(abandon) => abandon.run(place),
         Command::Pause(pause) => pause.run(place),
         Command::Resume(resume) => resume.run(place),
         Command::History(history) => history.run(place),

@@ -130,11 +130,12 @@ impl Oracle {
                 assert_eq!((region, epoch), (&book.plan.to, &book.plan.epoch));
                 self.primaries.insert(workload.clone(), region.clone());
             }
-            Record::RunEnded { workload, run, .. } => {
+            Record::RunEnded { workload, run, reason, .. } => {
                 let promoted = self.open_book(workload).promoted;
                 let done =
                     matches!(record, Record::RunEnded { ending: lifeboat_core::record::Ending::Done, .. });
-                assert_eq!(done, promoted, "{run} ended as if it had not promoted, or had");
+                let given_up = matches!(reason, lifeboat_core::Reason::GivenUp { .. });
+                assert!(done == promoted || given_up, "{run} ended as if it had not promoted, or had");
                 self.open_book(workload).ended = true;
                 self.open.remove(workload);
                 if done { self.tally.done += 1 } else { self.tally.fruitless += 1 }
@@ -221,6 +222,13 @@ impl Oracle {
                 book.stranded = false;
                 book.again = None;
                 tally.continued += 1;
+            }
+            // What was proven of the old primary before a break counts no more.
+            Record::Reopened { step, .. } => {
+                assert_eq!(step.as_str(), "fence", "{run}: only a fence is proven again");
+                book.proven_fence = false;
+                book.under_way = None;
+                book.again = None;
             }
             other => panic!("a record that this judge does not know: {other:?}"),
         }
@@ -358,7 +366,11 @@ impl Oracle {
     fn nothing_hangs(&self) {
         for run in self.open.values() {
             let book = &self.books[run];
-            let awaited = book.question.as_ref().map(|(_, expires)| *expires).or(book.again);
+            // Before the fence, evidence may have to be gathered anew: that has an end, too.
+            let gathering = (book.loss.is_some() && !book.proven_fence && !book.waived_fence)
+                .then_some(self.wake)
+                .flatten();
+            let awaited = book.question.as_ref().map(|(_, expires)| *expires).or(book.again).or(gathering);
             let woken = awaited.is_some_and(|at| self.wake.is_some_and(|wake| wake <= at));
             let alive = book.under_way.is_some() || book.stranded || woken;
             assert!(alive, "{run} hangs: {book:?}, wake {:?}", self.wake);

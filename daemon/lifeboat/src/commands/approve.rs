@@ -1,4 +1,4 @@
-//! `lifeboat approve`
+//! `lifeboat approve` and `lifeboat abandon`: the two answers to a run that waits.
 
 use clap::Args;
 use lifeboat_core::order::Acceptance;
@@ -32,6 +32,29 @@ impl Approve {
         let loss = self.accept_loss.map(Acceptance::Loss);
         let accept = loss.or(self.accept_unfenced.map(Acceptance::Unfenced));
         let order = Order::Approve { run: RunId::new(self.run), accept, by: self.person.by };
+        let client = Client::of(place)?;
+        answered(talk(client.order(&order))?)
+    }
+}
+
+/// Give up a run that waits for a person, or is stranded.
+///
+/// What it did stays done: a fenced primary stays fenced, a promoted standby stays promoted, names are not moved back.
+/// Look first (`lifeboat explain RUN`). Afterwards the workload is guarded again where it lives on record.
+#[derive(Debug, Args)]
+pub(crate) struct Abandon {
+    /// The run, as `lifeboat status` shows it.
+    run: String,
+    /// Why, for the record.
+    #[arg(long)]
+    reason: String,
+    #[command(flatten)]
+    person: Person,
+}
+
+impl Abandon {
+    pub(crate) fn run(self, place: &Place) -> Result<Exit, Failure> {
+        let order = Order::Abandon { run: RunId::new(self.run), reason: self.reason, by: self.person.by };
         let client = Client::of(place)?;
         answered(talk(client.order(&order))?)
     }

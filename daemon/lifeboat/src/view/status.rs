@@ -56,6 +56,7 @@ fn write_workload(page: &mut String, name: &WorkloadName, workload: &WorkloadSta
         if let Some(reason) = &run.stranded {
             let _ = writeln!(page, "    {} {reason}", paint(Tone::Bad, "stranded:"));
             let _ = writeln!(page, "    to let it go on: lifeboat failover {name} --to {}", run.to);
+            let _ = writeln!(page, "    to give it up:   lifeboat abandon {} --reason …", run.run);
         }
     }
 }
