@@ -301,8 +301,19 @@ async fn a_killed_agent_goes_on_from_its_record() {
     lab.start_agent().await.unwrap();
     let run = until_run(&lab, "done").await;
     assert_eq!(runs(&lab).await.len(), 1, "the same run, not another");
-    let mut order = ALL_STEPS.iter();
-    assert!(steps(&run).iter().all(|step| order.any(|known| known == step)), "{:?}", steps(&run));
+    // A fence may be proven twice, when the kill came between it and the promotion; all else is in order.
+    let mut first: Vec<&str> = Vec::new();
+    for step in steps(&run) {
+        if !first.contains(&step) {
+            first.push(step);
+        }
+    }
+    assert_eq!(first, ALL_STEPS);
+    let timeline = |status: &Value| {
+        shop(status)["regions"]["west"]["databases"]["orders"]["sample"]["timeline"].as_u64()
+    };
+    let status = lab.until_status("west is seen", SOON, |s| timeline(s).is_some()).await.unwrap();
+    assert_eq!(timeline(&status), Some(2), "promoted once, and only once");
     let moved = records(&run, "primary-moved").len();
     assert_eq!(moved, 1);
     assert!(says(&lab, Region::West));
