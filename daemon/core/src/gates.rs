@@ -140,6 +140,13 @@ impl Gates<'_> {
     /// The same, for a target that a person chose.
     pub(crate) fn identity_of(&self, target: Option<&RegionName>) -> Result<Reason, Reason> {
         let w = self.workload;
+        // Whichever region it is in: with a second primary nobody knows whose writes count.
+        if let Some(second) = w.survey.second_primary(&w.policy, &w.ledger.primary, self.now) {
+            return Err(second);
+        }
+        if let Some((region, found)) = w.survey.newest_epoch().filter(|(_, epoch)| *epoch > w.ledger.epoch) {
+            return Err(Reason::NewerEpoch { region, found, known: w.ledger.epoch });
+        }
         let mut known = Reason::NoDatabases;
         for (database, pinned) in &w.policy.databases {
             let wanted = pinned.or_else(|| w.ledger.identities.get(database).copied());

@@ -237,6 +237,23 @@ impl Guardian {
         deciding.decision
     }
 
+    /// Regions that the record speaks of and the policy does not know: with these, nothing can be guarded.
+    pub fn misplaced(&self) -> Vec<Reason> {
+        let each = self.workloads.iter().flat_map(|(name, w)| {
+            let plan = w.ledger.phase.run().map(|run| &run.plan);
+            let named =
+                [Some(&w.ledger.primary), plan.map(|p| &p.from), plan.map(|p| &p.to)].into_iter().flatten();
+            let unknown = named.filter(|region| !w.policy.regions().any(|known| known == *region));
+            unknown.map(|region| Reason::RegionNotInConfiguration {
+                workload: name.clone(),
+                region: region.clone(),
+            })
+        });
+        let mut all: Vec<Reason> = each.collect();
+        all.dedup();
+        all
+    }
+
     /// Where each workload lives, and under which epoch.
     pub fn beliefs(&self) -> BTreeMap<WorkloadName, (RegionName, Epoch)> {
         let all = self.workloads.iter();
@@ -404,10 +421,14 @@ impl Deciding<'_> {
             let judged = self.gates().judged(&region);
             let known = self.workload.ledger.verdicts.get(&region).copied();
             let primary = region == self.workload.ledger.primary;
+            // That the region which a run leaves is lost has been told when the run began.
+            let left = self.workload.ledger.phase.run().is_some_and(|run| run.plan.from == region);
             if known != Some(judged.verdict) {
                 let (workload, reason) = (self.name(), judged.reason.clone());
                 self.write(Record::VerdictChanged { workload, region, verdict: judged.verdict, reason });
-                self.tell_verdict(primary, known, judged.verdict, &judged.reason);
+                if primary || !left {
+                    self.tell_verdict(primary, known, judged.verdict, &judged.reason);
+                }
             }
             if primary {
                 self.note_doubt(judged.verdict, judged.reason);

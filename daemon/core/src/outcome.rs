@@ -120,8 +120,11 @@ pub struct NameSwitched {
 pub struct Census {
     /// Servers that answer the new values.
     pub agree: BTreeSet<String>,
-    /// Servers that do not, with what they said instead.
+    /// Servers that answer something else, with what they said.
     pub disagree: BTreeMap<String, String>,
+    /// Servers that do not answer at all: perhaps they died with the region. They are named, and not waited for.
+    #[serde(default)]
+    pub silent: BTreeMap<String, String>,
 }
 
 /// What the canary saw.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::loss::Loss;
 use crate::names::{
-    AgentName, DatabaseName, ProbeName, RegionName, RunId, StepName, SystemIdentifier, WorkloadName,
+    AgentName, DatabaseName, Epoch, ProbeName, RegionName, RunId, StepName, SystemIdentifier, WorkloadName,
 };
 use crate::order::Question;
 use crate::outcome::Fault;
@@ -124,6 +124,11 @@ pub enum Reason {
         found: SystemIdentifier,
         wanted: SystemIdentifier,
     },
+    NewerEpoch {
+        region: RegionName,
+        found: Epoch,
+        known: Epoch,
+    },
     TwoPrimaries {
         database: DatabaseName,
         region: RegionName,
@@ -173,6 +178,10 @@ pub enum Reason {
     GivenUp {
         person: String,
         why: String,
+    },
+    RegionNotInConfiguration {
+        workload: WorkloadName,
+        region: RegionName,
     },
     NotInConfiguration {
         run: RunId,
@@ -266,6 +275,7 @@ impl fmt::Display for Reason {
             | Self::LossUnconfirmed { .. }
             | Self::GivenUp { .. }
             | Self::NotInConfiguration { .. }
+            | Self::RegionNotInConfiguration { .. }
             | Self::QuestionLapsed { .. }
             | Self::Recovered { .. }
             | Self::UnprovenWaived { .. } => self.write_run(f),
@@ -357,6 +367,10 @@ impl Reason {
             Self::WrongCluster { database, region, found, wanted } => {
                 write!(f, "{database} in {region} belongs to cluster {found}, not {wanted}")
             }
+            Self::NewerEpoch { region, found, known } => write!(
+                f,
+                "{region} holds a heartbeat of epoch {found}, this agent's record knows {known}: another agent, or another record, is in charge"
+            ),
             Self::TwoPrimaries { database, region } => {
                 write!(f, "{database} in {region} is a primary too, though the workload does not live there")
             }
@@ -406,6 +420,12 @@ impl Reason {
                 "the loss of the primary region {region} could not be confirmed again, and nothing was promoted"
             ),
             Self::GivenUp { person, why } => write!(f, "{person} gave it up: {why}"),
+            Self::RegionNotInConfiguration { workload, region } => {
+                write!(
+                    f,
+                    "on record {workload} lives in, or moves to or from, {region}, which is none of its regions in the configuration"
+                )
+            }
             Self::NotInConfiguration { run } => {
                 write!(
                     f,

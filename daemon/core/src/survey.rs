@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::event::Witnessing;
 use crate::health::{Judgement, Judging, ProbeHealth, Trouble, judge};
 use crate::loss::PrimarySample;
-use crate::names::{AgentName, DatabaseName, ProbeName, RegionName};
+use crate::names::{AgentName, DatabaseName, Epoch, ProbeName, RegionName};
 use crate::policy::{ConnectivityPolicy, WorkloadPolicy};
 use crate::reason::Reason;
 use crate::sighting::{DatabaseSample, DatabaseState, Evidence, Sighting};
@@ -233,6 +233,15 @@ impl Survey {
         for seen in self.health.values_mut() {
             seen.retain(|name, _| policy.probes.get(name).is_none_or(|p| p.region != *region));
         }
+    }
+
+    /// The newest epoch that a standby has replayed, and where.
+    pub(crate) fn newest_epoch(&self) -> Option<(RegionName, Epoch)> {
+        let standbys = self.samples.iter().filter_map(|((region, _), (_, sample))| match &sample.state {
+            DatabaseState::Standby(position) => position.epoch.map(|epoch| (region.clone(), epoch)),
+            DatabaseState::Primary { .. } => None,
+        });
+        standbys.max_by_key(|(_, epoch)| *epoch)
     }
 
     /// A region that is a primary though the workload does not live there.

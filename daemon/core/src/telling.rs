@@ -102,7 +102,9 @@ impl fmt::Display for Output {
             }),
             Self::Verified { censuses, canary } => {
                 parts(f, censuses, |f, name, census| {
-                    write!(f, "{} servers agree on {name}", census.agree.len())
+                    write!(f, "{} servers agree on {name}", census.agree.len())?;
+                    let silent: Vec<&str> = census.silent.keys().map(String::as_str).collect();
+                    if silent.is_empty() { Ok(()) } else { write!(f, " ({} silent)", silent.join(", ")) }
                 })?;
                 match canary {
                     Some(visit) => write!(f, "; the canary was served by {}", visit.address),

@@ -58,7 +58,7 @@ pub(crate) async fn take(servers: &Servers, change: &NameChange, limit: Duration
     }))
     .await;
 
-    let mut census = Census { agree: BTreeSet::new(), disagree: BTreeMap::new() };
+    let mut census = Census { agree: BTreeSet::new(), disagree: BTreeMap::new(), silent: BTreeMap::new() };
     for (server, said) in answers {
         match said {
             Ok(values) if values == wanted => {
@@ -67,30 +67,42 @@ pub(crate) async fn take(servers: &Servers, change: &NameChange, limit: Duration
             Ok(values) => {
                 census.disagree.insert(server.to_string(), listed(&values));
             }
-            Err(instead) => {
-                census.disagree.insert(server.to_string(), instead);
+            Err(Instead::Said(what)) => {
+                census.disagree.insert(server.to_string(), what);
+            }
+            Err(Instead::Silent(why)) => {
+                census.silent.insert(server.to_string(), why);
             }
         }
     }
     Ok(census)
 }
 
-/// What one server says a name is, over all `kinds`; or what it said instead.
+/// What a server gave instead of values.
+enum Instead {
+    /// An answer without the values.
+    Said(String),
+    /// No answer that can be read.
+    Silent(String),
+}
+
+/// What one server says a name is, over all `kinds`; or what it gave instead.
 async fn says(
     server: SocketAddr,
     name: &Name,
     kinds: &BTreeSet<RecordKind>,
     recursion: bool,
     limit: Duration,
-) -> Result<BTreeSet<String>, String> {
+) -> Result<BTreeSet<String>, Instead> {
     let values = try_join_all(kinds.iter().map(|kind| async {
         let question = Question::new(name.clone(), kind.wire(), recursion);
-        let answer = ask(server, &question, limit).await.map_err(|error| silence(&error))?;
+        let answer = ask(server, &question, limit).await.map_err(|error| Instead::Silent(silence(&error)))?;
         if answer.response_code != ResponseCode::NoError {
-            return Err(code_text(answer.response_code));
+            return Err(Instead::Said(code_text(answer.response_code)));
         }
         if !recursion && !answer.authoritative {
-            return Err("an answer without authority: the server does not hold the zone".to_owned());
+            let what = "an answer without authority: the server does not hold the zone";
+            return Err(Instead::Said(what.to_owned()));
         }
         Ok(values_at(&answer, name))
     }))

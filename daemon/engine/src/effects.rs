@@ -23,6 +23,9 @@ use crate::world::World;
 /// How long to wait before a place that does not serve yet is looked at again.
 const AGAIN: Duration = Duration::from_millis(50);
 
+/// How long a name server may be silent before the census goes on without it, and names it.
+const PATIENCE_WITH_SILENCE: Duration = Duration::from_secs(5);
+
 /// What the actions of one command are done with.
 pub(crate) struct Effects<'a> {
     pub(crate) world: &'a World,
@@ -73,11 +76,13 @@ impl Effects<'_> {
         databases: &BTreeSet<DatabaseName>,
         probes: &BTreeSet<ProbeName>,
     ) -> Result<Output, Fault> {
-        let writes = self
-            .each(region, databases, |d, call| async move { d.ensure_writable(&call).await }.boxed())
-            .await?;
-        let answers = probes.iter().map(|probe| self.until_answered(region, probe));
-        all::<(), ()>(join_all(answers).await.into_iter().map(|r| r.map(|()| ((), ()))).collect())?;
+        // At the same time, so that both keep within the one limit.
+        let writes =
+            self.each(region, databases, |d, call| async move { d.ensure_writable(&call).await }.boxed());
+        let answers = join_all(probes.iter().map(|probe| self.until_answered(region, probe)));
+        let (writes, answers) = tokio::join!(writes, answers);
+        let writes = writes?;
+        all::<(), ()>(answers.into_iter().map(|r| r.map(|()| ((), ()))).collect())?;
         Ok(Output::Serving { first_write: writes.into_values().max().unwrap_or_default() })
     }
 
@@ -120,10 +125,17 @@ impl Effects<'_> {
 
     async fn until_agreed(&self, change: &NameChange) -> Result<(DnsName, Census), Fault> {
         let names = self.names(&change.name)?;
+        // A server that died with the region never answers again; one that is only slow gets this long.
+        let patient_until = self.clock.now() + self.call.limit.min(PATIENCE_WITH_SILENCE);
         let count = || async {
             let census = names.census(&self.call, change).await?;
+            let waited = census.silent.is_empty() || self.clock.now() >= patient_until;
             let agreed = census.disagree.is_empty() && !census.agree.is_empty();
-            if agreed { Ok((change.name.clone(), census)) } else { Err(disagreement(&change.name, &census)) }
+            if agreed && waited {
+                Ok((change.name.clone(), census))
+            } else {
+                Err(disagreement(&change.name, &census))
+            }
         };
         self.until(count).await
     }
@@ -182,8 +194,9 @@ impl Effects<'_> {
 }
 
 fn disagreement(name: &DnsName, census: &Census) -> Fault {
-    let others: Vec<String> =
-        census.disagree.iter().map(|(server, said)| format!("{server} says {said}")).collect();
+    let said = census.disagree.iter().map(|(server, said)| format!("{server} says {said}"));
+    let silent = census.silent.iter().map(|(server, why)| format!("{server} is silent ({why})"));
+    let others: Vec<String> = said.chain(silent).collect();
     let text = if others.is_empty() { "no server was asked".to_owned() } else { others.join("; ") };
     Fault::new(FaultKind::Unclear, format!("{name} is not yet the same everywhere: {text}"))
 }

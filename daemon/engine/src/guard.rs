@@ -27,6 +27,10 @@ use crate::world::World;
 /// The guardian is asked at least this often, so that sightings that stop coming are noticed.
 const TICK: Duration = Duration::from_secs(1);
 
+/// A disk that takes longer than this for a few hundred bytes will not do: an agent that waits for it would
+/// look alive and be blind.
+const APPEND_LIMIT: Duration = Duration::from_secs(10);
+
 /// How long one way of telling people may take before it counts as failed.
 const NOTIFY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -194,7 +198,8 @@ impl Guard {
         self.wake = [self.wake, wake].into_iter().flatten().min();
         if !records.is_empty() {
             let lines: Vec<String> = records.iter().map(ToString::to_string).collect();
-            self.journal.append(now, records).await.inspect_err(|cause| self.mourn(cause))?;
+            let written = tokio::time::timeout(APPEND_LIMIT, self.journal.append(now, records)).await;
+            written.unwrap_or(Err(JournalError::Slow)).inspect_err(|cause| self.mourn(cause))?;
             lines.iter().for_each(|line| info!("{line}"));
             self.publish();
         }

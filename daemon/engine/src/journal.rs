@@ -90,6 +90,9 @@ pub enum JournalError {
         #[source]
         source: serde_json::Error,
     },
+    /// The disk does not answer.
+    #[error("the journal was not written within 10 s; nothing was started")]
+    Slow,
     /// The thread that writes it ended unexpectedly.
     #[error("the journal's writer ended unexpectedly")]
     WriterGone,

@@ -1,13 +1,14 @@
 //! The agent's life: configure, bind, start, drain.
 
 use std::path::Path;
+use std::time::Duration;
 
 use lifeboat_config::Config;
-use lifeboat_core::Stamped;
 use lifeboat_core::guardian::Guardian;
+use lifeboat_core::{AgentName, Record, Stamped};
 use lifeboat_dns::Serving;
 use lifeboat_engine::clock::Clock;
-use lifeboat_engine::{Guard, Parts, open_state};
+use lifeboat_engine::{Guard, Inbox, Parts, open_state};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -16,9 +17,14 @@ use crate::api;
 use crate::failure::{Exit, Failure};
 use crate::plug::{self, Plugged};
 
+/// How long the control API may take to finish what it is asked when the agent stops.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
 /// Runs the agent until it is told to stop.
 pub(crate) async fn live(config: Config) -> Result<(), Failure> {
     allow_many_files();
+    // Journal, reports and socket are for this user alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let Config { policy, wiring } = config;
     let state = &wiring.agent.state;
     let (journal, records) = open_state(state).map_err(|error| held(state, &error))?;
@@ -28,6 +34,12 @@ pub(crate) async fn live(config: Config) -> Result<(), Failure> {
     })?;
     let clock = clock(&records);
     let guardian = Guardian::restore(policy.clone(), runbook, env!("CARGO_PKG_VERSION"), &records);
+    if let Some(reason) = guardian.misplaced().first() {
+        return Err(Failure::new(Exit::Config, reason.to_string()).hint(
+            "put the region back into lifeboat.toml under the name that is on record: lifeboat history",
+        ));
+    }
+    warn_of_other_agent(&records, &policy.agent);
 
     let Plugged { world, authority } = plug::plug(&wiring, &policy, &guardian, clock).await?;
     let stop = CancellationToken::new();
@@ -37,13 +49,16 @@ pub(crate) async fn live(config: Config) -> Result<(), Failure> {
     let authority = tokio::spawn(answer_names(authority.map(lifeboat_dns::Authority::start), stop.clone()));
     let api = tokio::spawn(door.serve(guard.inbox(), journal, stop.clone()));
     let signals = tokio::spawn(until_signalled(stop.clone()));
+    tokio::spawn(keep_watchdog_quiet(guard.inbox(), stop.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!(agent = %policy.agent, socket = %wiring.agent.socket.display(), "lifeboat is on guard");
 
     let ended = guard.run().await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     stop.cancel();
-    let (lost, _) = tokio::join!(authority, api);
+    // A client that holds its connection must not keep a stopping agent alive.
+    let _ = tokio::time::timeout(DRAIN_LIMIT, api).await;
+    let lost = authority.await;
     signals.abort();
     let _ = std::fs::remove_file(&wiring.agent.socket);
     let again = "start it again: what was under way goes on from the record";
@@ -85,6 +100,33 @@ fn allow_many_files() {
 
 fn held(state: &Path, error: &dyn std::error::Error) -> Failure {
     Failure::because(Exit::Failed, format!("the record in {} cannot be used", state.display()), error)
+}
+
+/// A journal that another agent wrote was perhaps copied by mistake.
+fn warn_of_other_agent(records: &[Stamped], agent: &AgentName) {
+    let newest = records.iter().rev().find_map(|stamped| match &stamped.record {
+        Record::AgentStarted { agent, .. } => Some(agent),
+        _ => None,
+    });
+    if let Some(other) = newest.filter(|newest| *newest != agent) {
+        warn!(%other, %agent, "this record was written by an agent of another name; two agents must never share one");
+    }
+}
+
+/// Tells the service manager that the loop still turns, as often as it wants to know.
+async fn keep_watchdog_quiet(inbox: Inbox, stop: CancellationToken) {
+    let Some(every) = sd_notify::watchdog_enabled() else { return };
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(every / 3) => {}
+        }
+        // Answered by the loop itself: silence here is what the watchdog is for.
+        if inbox.status().await.is_ok() {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
 }
 
 /// The clock goes on from the newest record, even when the wall clock was set back behind it.

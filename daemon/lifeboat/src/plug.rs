@@ -18,7 +18,7 @@ use lifeboat_config::wiring::{
 };
 use lifeboat_core::guardian::Guardian;
 use lifeboat_core::policy::Policy;
-use lifeboat_core::{DatabaseName, DnsName, RegionName, WorkloadName};
+use lifeboat_core::{DatabaseName, RegionName, WorkloadName};
 use lifeboat_dns::{
     Authority, DnsProbe, FixedRecord, KeptName, KeyAlgorithm, RecordKind, Rfc2136, Rfc2136Options,
     ZoneOptions,
@@ -261,31 +261,28 @@ async fn authority(
         negative_ttl: zone.negative_ttl,
         fixed: fixed.collect(),
     };
-    let bound = Authority::bind(options, kept(wiring, policy, guardian)).await;
+    let bound = Authority::bind(options, kept(wiring, policy, guardian)?).await;
     bound.map_err(|error| {
         Failure::because(Exit::Failed, format!("the authority for {} cannot be started", zone.zone), &error)
             .hint("is another name server listening there?  `ss -lunp` shows it")
     })
 }
 
-/// What each name in the authority says now: what the record of past runs knows.
-fn kept(wiring: &Wiring, policy: &Policy, guardian: &Guardian) -> Vec<KeptName> {
+/// What each name in the authority says now: what the record of past runs knows. A name without an address
+/// there is an error: left out, it would answer that it does not exist.
+fn kept(wiring: &Wiring, policy: &Policy, guardian: &Guardian) -> Result<Vec<KeptName>, Failure> {
     let mut kept = Vec::new();
     for (workload, (region, epoch)) in guardian.names_say() {
         let written = wiring.workloads.get(&workload).into_iter().flat_map(|w| &w.names);
-        let own = written.filter(|(_, name)| name.via == ViaWiring::Authority);
-        let wanted = policy.workloads.get(&workload).map(|w| &w.names);
-        kept.extend(own.filter_map(|(name, _)| kept_name(name, wanted?.get(name)?, &region, epoch)));
+        for (name, _) in written.filter(|(_, name)| name.via == ViaWiring::Authority) {
+            let wanted = policy.workloads.get(&workload).and_then(|w| w.names.get(name));
+            let values = wanted.and_then(|name| name.targets.get(&region));
+            let (Some(wanted), Some(values)) = (wanted, values) else {
+                let text = format!("{workload} lives in {region} on record, and {name} has no address there");
+                return Err(Failure::new(Exit::Config, text));
+            };
+            kept.push(KeptName { name: name.clone(), values: values.clone(), ttl: wanted.ttl, epoch });
+        }
     }
-    kept
-}
-
-fn kept_name(
-    name: &DnsName,
-    wanted: &lifeboat_core::policy::NamePolicy,
-    region: &RegionName,
-    epoch: lifeboat_core::Epoch,
-) -> Option<KeptName> {
-    let values = wanted.targets.get(region)?.clone();
-    Some(KeptName { name: name.clone(), values, ttl: wanted.ttl, epoch })
+    Ok(kept)
 }

@@ -446,7 +446,11 @@ pub(crate) fn well(action: &Action, standing: impl Fn(&RegionName) -> TargetPosi
             Output::Switched { names: names.collect() }
         }
         Action::Verify { changes, canary } => {
-            let census = Census { agree: BTreeSet::from(["ns-west".to_owned()]), disagree: BTreeMap::new() };
+            let census = Census {
+                agree: BTreeSet::from(["ns-west".to_owned()]),
+                disagree: BTreeMap::new(),
+                silent: BTreeMap::new(),
+            };
             let visit = Visit { address: "198.51.100.80".to_owned(), took: Duration::from_millis(12) };
             Output::Verified {
                 censuses: changes.iter().map(|c| (c.name.clone(), census.clone())).collect(),

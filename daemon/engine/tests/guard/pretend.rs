@@ -220,11 +220,16 @@ impl Names for Scene {
     async fn census(&self, call: &Call, change: &NameChange) -> Result<Census, Fault> {
         self.begin("census", call).await?;
         let names = self.state().names.clone();
-        let mut census = Census { agree: BTreeSet::new(), disagree: BTreeMap::new() };
+        let mut census =
+            Census { agree: BTreeSet::new(), disagree: BTreeMap::new(), silent: BTreeMap::new() };
         if names == change.to {
             census.agree.insert("ns".to_owned());
         } else {
             census.disagree.insert("ns".to_owned(), format!("{names:?}"));
+        }
+        // The name server that stood in the region died with it.
+        for region in &self.state().dead {
+            census.silent.insert(format!("ns.{region}"), "no answer".to_owned());
         }
         Ok(census)
     }

@@ -132,3 +132,16 @@ async fn a_panic_ends_the_loop() {
         assert!(matches!(error, EngineError::TaskEnded { .. }), "{kind}: {error}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_name_server_that_died_with_the_region_is_named_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::quiet();
+    let agent = agent(&scene, &folder);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    scene.dies("east");
+    agent.until(Duration::from_secs(60), |s| s.primary == "west".into() && s.run.is_none()).await;
+    let records = agent.records().await;
+    assert!(story(&records).contains("(ns.east silent)"), "{}", story(&records));
+    agent.stopped().await.unwrap();
+}

@@ -1,6 +1,7 @@
 //! `lifeboat run`
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -44,7 +45,10 @@ impl Run {
         // One thread decides, a second keeps file and name look-ups from delaying it.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(|error| Failure::because(Exit::Failed, "cannot start", &error))?;
-        runtime.block_on(agent::live(config)).map(|()| Exit::Done)
+        let lived = runtime.block_on(agent::live(config));
+        // A disk that hangs must not keep the process: what it was to write counts as not written.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        lived.map(|()| Exit::Done)
     }
 
     fn log(&self) -> Result<(), Failure> {
