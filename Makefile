@@ -19,7 +19,11 @@ test:
 # Figures, ours beside the peers', in one run.
 bench:
 	tests/install.sh bench
+	cargo build --locked --release --workspace --bins
 	cargo bench --locked --workspace
+	cargo run --locked --release -p lifeboat-postgres --example promote_trials 20
+	target/release/chaos demo --runs 5
+	target/release/chaos demo --runs 5 --sync
 
 fmt:
 	cargo fmt --all --check

@@ -50,7 +50,23 @@ impl Gates<'_> {
     /// How this agent judges a region.
     pub(crate) fn judged(&self, region: &RegionName) -> Judgement {
         let w = self.workload;
-        w.survey.judge(&w.policy, self.agent, region, &w.ledger.primary, self.now)
+        let judged = w.survey.judge(&w.policy, self.agent, region, &w.ledger.primary, self.now);
+        // A standby region that answers as a primary answers, and is anything but healthy.
+        let second = w.survey.second_primary(&w.policy, &w.ledger.primary, self.now);
+        match second {
+            Some(reason @ Reason::TwoPrimaries { .. })
+                if judged.verdict == Verdict::Healthy && reason.is_about(region) =>
+            {
+                Judgement { verdict: Verdict::Doubtful, reason, trouble: None }
+            }
+            _ => judged,
+        }
+    }
+
+    /// Whether this agent can prove its own connectivity, trouble or none.
+    pub(crate) fn own_connectivity(&self) -> Result<Reason, Reason> {
+        let freshness = self.workload.policy.failover.freshness;
+        self.witnesses.proof(self.agent, self.connectivity, self.now, freshness, None)
     }
 
     /// How the old primary of a run looks: lost only while the quorum says so.

@@ -48,6 +48,7 @@ struct Told {
     /// The gates that kept a lost primary from being failed over.
     shut: BTreeSet<Gate>,
     second_primary: Option<Reason>,
+    blind: bool,
 }
 
 /// Who decides.
@@ -435,6 +436,19 @@ impl Deciding<'_> {
             }
         }
         self.note_second_primary();
+        if !young {
+            self.note_blindness();
+        }
+    }
+
+    /// Tells people once when this agent cannot prove its own connectivity: while it cannot, nothing is done
+    /// by itself, and that should be known before the day it matters.
+    fn note_blindness(&mut self) {
+        let blind = self.gates().own_connectivity().err();
+        let known = std::mem::replace(&mut self.workload.told.blind, blind.is_some());
+        if let Some(reason) = blind.filter(|_| !known) {
+            self.tell(Severity::Warning, reason);
+        }
     }
 
     fn tell_verdict(&mut self, primary: bool, before: Option<Verdict>, verdict: Verdict, reason: &Reason) {
@@ -452,7 +466,7 @@ impl Deciding<'_> {
     fn note_doubt(&mut self, verdict: Verdict, reason: Reason) {
         let (now, told) = (self.now, &mut self.workload.told);
         if !troubled(verdict) {
-            *told = Told { second_primary: told.second_primary.take(), ..Told::default() };
+            *told = Told { second_primary: told.second_primary.take(), blind: told.blind, ..Told::default() };
             return;
         }
         let since = *told.doubt_since.get_or_insert(now);

@@ -298,6 +298,11 @@ impl fmt::Display for Reason {
 }
 
 impl Reason {
+    /// Whether a second primary is in this region.
+    pub(crate) fn is_about(&self, wanted: &RegionName) -> bool {
+        matches!(self, Self::TwoPrimaries { region, .. } if region == wanted)
+    }
+
     fn write_health(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AllAnswer { region, probes: 1 } => write!(f, "the one probe of {region} is answered"),

@@ -90,6 +90,12 @@ pub enum JournalError {
         #[source]
         source: serde_json::Error,
     },
+    /// The file was removed or replaced under the agent: what is written now would be lost.
+    #[error("the journal {path} was removed or replaced while the agent runs", path = path.display())]
+    Gone {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// The disk does not answer.
     #[error("the journal was not written within 10 s; nothing was started")]
     Slow,
@@ -102,7 +108,12 @@ pub enum JournalError {
 #[derive(Clone, Debug)]
 pub struct Journal {
     connection: Arc<Mutex<Connection>>,
+    /// Where it is, and which file that is; nothing for one in memory.
+    file: Option<(PathBuf, FileId)>,
 }
+
+/// Device and inode.
+type FileId = (u64, u64);
 
 impl Journal {
     /// Opens or creates the journal, takes it for this process alone, and reads everything back.
@@ -112,7 +123,8 @@ impl Journal {
     pub fn open(path: &Path) -> Result<(Self, Vec<Stamped>), JournalError> {
         let connection = Connection::open(path).map_err(|source| opening(path, source))?;
         Self::prepare(&connection).map_err(|source| opening(path, source))?;
-        Self::read_back(connection)
+        let file = file_id(path).ok_or_else(|| JournalError::Gone { path: path.to_owned() })?;
+        Self::read_back(connection, Some((path.to_owned(), file)))
     }
 
     /// A journal that is forgotten with the process, for tests and pretend worlds.
@@ -123,7 +135,7 @@ impl Journal {
         let path = Path::new(":memory:");
         let connection = Connection::open_in_memory().map_err(|source| opening(path, source))?;
         Self::prepare(&connection).map_err(|source| opening(path, source))?;
-        Ok(Self::read_back(connection)?.0)
+        Ok(Self::read_back(connection, None)?.0)
     }
 
     /// Reads the journal of an agent that is not running. Writes nothing.
@@ -158,9 +170,12 @@ impl Journal {
         )
     }
 
-    fn read_back(connection: Connection) -> Result<(Self, Vec<Stamped>), JournalError> {
+    fn read_back(
+        connection: Connection,
+        file: Option<(PathBuf, FileId)>,
+    ) -> Result<(Self, Vec<Stamped>), JournalError> {
         let records = read(&connection, 0)?;
-        Ok((Self { connection: Arc::new(Mutex::new(connection)) }, records))
+        Ok((Self { connection: Arc::new(Mutex::new(connection)), file }, records))
     }
 
     /// Appends the records of one decision: all of them, or none.
@@ -171,6 +186,9 @@ impl Journal {
     }
 
     fn append_now(&self, at: Moment, records: &[Record]) -> Result<(), JournalError> {
+        if let Some((path, _)) = self.file.as_ref().filter(|(path, known)| file_id(path) != Some(*known)) {
+            return Err(JournalError::Gone { path: path.clone() });
+        }
         let mut connection = self.locked();
         let transaction = connection.transaction().map_err(JournalError::Append)?;
         let newest = "SELECT coalesce(max(sequence), 0) FROM record";
@@ -200,6 +218,12 @@ impl Journal {
         // A panic while it was held left SQLite's own transaction to roll back; the connection is sound.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn file_id(path: &Path) -> Option<FileId> {
+    use std::os::unix::fs::MetadataExt;
+
+    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 fn opening(path: &Path, source: rusqlite::Error) -> JournalError {
@@ -323,6 +347,19 @@ mod tests {
         assert!(matches!(Journal::look(&path), Err(JournalError::Held { .. })));
         drop(first);
         assert_eq!(Journal::look(&path).unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_journal_that_was_removed_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path()).await;
+        let (journal, _) = Journal::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let gone = journal.append(Moment::from_millis(3), vec![started("4")]).await;
+        assert!(matches!(gone, Err(JournalError::Gone { .. })), "{gone:?}");
+        std::fs::write(&path, b"another").unwrap();
+        let replaced = journal.append(Moment::from_millis(3), vec![started("4")]).await;
+        assert!(matches!(replaced, Err(JournalError::Gone { .. })), "{replaced:?}");
     }
 
     #[tokio::test]

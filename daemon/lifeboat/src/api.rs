@@ -134,16 +134,25 @@ async fn order(
     answer.map_or_else(|error| stopping(&error), |answer| Json(answer).into_response())
 }
 
-/// The order, with the user id that the kernel vouches for beside the name that was given.
+/// The order, with the user id that the kernel vouches for beside the name that was given, and with texts
+/// that cannot forge a line of the log.
 fn signed(mut order: Order, peer: &Peer) -> Order {
+    if let Order::Abandon { reason, .. } | Order::Pause { reason, .. } = &mut order {
+        *reason = one_line(reason);
+    }
     let (Order::Failover { by, .. }
     | Order::Approve { by, .. }
     | Order::Abandon { by, .. }
     | Order::Pause { by, .. }
     | Order::Resume { by, .. }) = &mut order;
     let uid = peer.0.map_or_else(|| "unknown uid".to_owned(), |uid| format!("uid {uid}"));
-    *by = format!("{by} ({uid})");
+    *by = format!("{} ({uid})", one_line(by));
     order
+}
+
+/// A person's text as one line of at most 500 characters.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
 }
 
 async fn plan(State(agent): State<Arc<Agent>>, Query(wanted): Query<Wanted>) -> Response {

@@ -19,16 +19,20 @@ pub(crate) enum Tone {
     Bold,
 }
 
-/// Prints an answer. A reader that went away (`| head`) is no fault.
-pub(crate) fn answer(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+/// Prints an answer; says whether anyone took it. A reader that went away (`| head`) is no fault.
+pub(crate) fn answer(text: &str) -> bool {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
 }
 
 /// Prints a value as JSON.
-pub(crate) fn json<T: serde::Serialize>(value: &T) {
+pub(crate) fn json<T: serde::Serialize>(value: &T) -> bool {
     match serde_json::to_string_pretty(value) {
         Ok(text) => answer(&text),
-        Err(error) => note(&format!("this cannot be written as JSON: {error}")),
+        Err(error) => {
+            note(&format!("this cannot be written as JSON: {error}"));
+            false
+        }
     }
 }
 

@@ -309,3 +309,20 @@ fn a_person_can_give_up_what_waits_and_nothing_else() {
     assert_eq!(world.status().primary, west(), "what was done stays done");
     assert!(matches!(world.order(give_up()), Answer::Refused { reason: Reason::RunEnded { .. } }));
 }
+
+#[test]
+fn an_agent_that_is_blind_on_a_quiet_day_says_so_once() {
+    let mut world = World::quiet();
+    world.notices.clear();
+    world.network = false;
+    world.pass(seconds(60));
+    let told = |w: &World| {
+        let about =
+            |n: &lifeboat_core::Notice| matches!(n.reason, lifeboat_core::Reason::Connectivity { .. });
+        w.notices.iter().filter(|(_, n)| about(n)).count()
+    };
+    assert_eq!(told(&world), 1, "{:?}", world.notices);
+    world.network = true;
+    world.pass(seconds(120));
+    assert_eq!(told(&world), 1);
+}

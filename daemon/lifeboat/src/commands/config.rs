@@ -17,7 +17,7 @@ pub(crate) enum Config {
 
 impl Config {
     pub(crate) fn run(self, place: &Place) -> Result<Exit, Failure> {
-        match self {
+        let _taken = match self {
             Self::Schema => ui::json(&lifeboat_config::schema()),
             Self::Show(format) => {
                 let loaded = load(&place.config)?;
@@ -27,9 +27,9 @@ impl Config {
                 } else {
                     loaded.effective_toml().map_err(|error| unwritable("TOML", &error))?
                 };
-                ui::answer(text.trim_end());
+                ui::answer(text.trim_end())
             }
-        }
+        };
         Ok(Exit::Done)
     }
 }

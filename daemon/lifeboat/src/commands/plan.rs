@@ -32,14 +32,14 @@ impl Plan {
         let Self::Failover(wanted) = self;
         let (workload, to) = (WorkloadName::new(wanted.workload), wanted.to.map(RegionName::new));
         let client = Client::of(place)?;
-        match talk(client.plan(&workload, to.as_ref()))? {
+        let _taken = match talk(client.plan(&workload, to.as_ref()))? {
             planned @ Planned::Plan { .. } if wanted.format.json => ui::json(&planned),
             Planned::Plan { plan, forecast } => ui::answer(view::plan::page(&plan, &forecast).trim_end()),
             Planned::Refused { reason } => {
                 let failure = Failure::new(Exit::Refused, format!("there is no plan for {workload}"));
                 return Err(Failure { causes: vec![reason.to_string()], ..failure });
             }
-        }
+        };
         Ok(Exit::Done)
     }
 }

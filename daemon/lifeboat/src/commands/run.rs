@@ -56,6 +56,8 @@ impl Run {
             Failure::because(Exit::Usage, format!("--log {:?} is no filter", self.log), &error)
         })?;
         let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        // A log that nobody reads, or that is full, must not end the agent on the day it matters.
+        let logger = logger.log_internal_errors(false);
         match self.log_format {
             LogFormat::Text => logger.with_ansi(std::io::stderr().is_terminal()).init(),
             LogFormat::Json => logger.json().flatten_event(true).init(),

@@ -28,20 +28,31 @@ impl Status {
         let client = Client::of(place)?;
         talk(async {
             loop {
-                let status = client.status().await?;
-                if self.watch && !self.format.json {
-                    ui::clear();
-                }
-                if self.format.json {
-                    ui::json(&status);
-                } else {
-                    ui::answer(view::status::page(&status).trim_end());
-                }
-                if !self.watch {
+                let taken = match client.status().await {
+                    Ok(status) => self.show(&status),
+                    // Watching outlives a restart of the agent.
+                    Err(failure) if self.watch => {
+                        ui::failure(&failure);
+                        true
+                    }
+                    Err(failure) => return Err(failure),
+                };
+                if !self.watch || !taken {
                     return Ok(Exit::Done);
                 }
                 tokio::time::sleep(AGAIN).await;
             }
         })
+    }
+
+    /// Prints the status; says whether anyone took it.
+    fn show(&self, status: &lifeboat_core::status::Status) -> bool {
+        if self.format.json {
+            return ui::json(status);
+        }
+        if self.watch {
+            ui::clear();
+        }
+        ui::answer(view::status::page(status).trim_end())
     }
 }
