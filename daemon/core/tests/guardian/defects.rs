@@ -317,8 +317,9 @@ fn an_agent_that_is_blind_on_a_quiet_day_says_so_once() {
     world.network = false;
     world.pass(seconds(60));
     let told = |w: &World| {
-        let about =
-            |n: &lifeboat_core::Notice| matches!(n.reason, lifeboat_core::Reason::Connectivity { .. });
+        let about = |n: &lifeboat_core::Notice| {
+            n.severity == Severity::Warning && matches!(n.reason, lifeboat_core::Reason::Connectivity { .. })
+        };
         w.notices.iter().filter(|(_, n)| about(n)).count()
     };
     assert_eq!(told(&world), 1, "{:?}", world.notices);
