@@ -32,6 +32,8 @@ pub(crate) struct Session {
     pub(crate) backend: i32,
     /// The cluster it belongs to.
     pub(crate) system: SystemIdentifier,
+    /// Whether it was let past a fence of ours, which it found when it was opened.
+    pub(crate) past_the_fence: bool,
     ended: watch::Receiver<Option<Failure>>,
     heralded: Arc<AtomicBool>,
     end_event: Arc<Notify>,
@@ -59,7 +61,9 @@ impl Session {
         match Self::open_as_client(options, end).await {
             // "could not access file": the fence's own lock. A role without the grant to pass it is told so.
             Err(error) if error.sqlstate() == Some(&SqlState::UNDEFINED_FILE) => {
-                Self::open_with(options, Some(PAST_THE_FENCE), end).await
+                let mut session = Self::open_with(options, Some(PAST_THE_FENCE), end).await?;
+                session.past_the_fence = true;
+                Ok(session)
             }
             opened => opened,
         }
@@ -124,7 +128,19 @@ impl Session {
         });
         let system = SystemIdentifier::new(0);
         let (backend, owed, end_event) = (0, AtomicUsize::new(0), end_of_herald);
-        let mut session = Self { client, allowance, backend, system, ended, heralded, end_event, owed, task };
+        let past_the_fence = false;
+        let mut session = Self {
+            client,
+            allowance,
+            backend,
+            system,
+            past_the_fence,
+            ended,
+            heralded,
+            end_event,
+            owed,
+            task,
+        };
         session.introduce(options.system).await?;
         Ok(session)
     }

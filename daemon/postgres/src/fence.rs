@@ -6,9 +6,12 @@
 //! open before and a new one must not be able to write.
 //!
 //! **Invariant:** no answer is never taken as yes. Silence after the command is not the proof; its exit code 0 is,
-//! and an answer that accepts a write, or one that we cannot explain, refutes it.
+//! and any answer of a server refutes it, a refusal as well: "read only" may be our own half-done fence, "full" and
+//! "starting up" are said by a server that will take writes in a moment.
 
 mod read_only;
+
+pub(crate) use read_only::{HOW_TO_LIFT, is_locked};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +20,6 @@ use lifeboat_core::outcome::FenceProof;
 use lifeboat_core::sighting::FailureKind;
 use lifeboat_core::{Fault, FaultKind};
 use lifeboat_engine::ports::Call;
-use tokio_postgres::error::SqlState;
 
 use crate::command;
 use crate::connect::Session;
@@ -89,18 +91,23 @@ impl Member {
         Ok(FenceProof::Isolated { command: argv, session })
     }
 
+    /// That a new session opens at all refutes the command, whatever it may do then.
     async fn fate_of_a_newcomer(&self) -> Result<String, Fault> {
-        let trying = async {
-            let session = Session::open(&self.options, &self.witness.ended).await?;
-            session.batch(HARMLESS_WRITE).await
+        let session = match within(CONTRADICTION, Session::open(&self.options, &self.witness.ended)).await {
+            Ok(session) => session,
+            Err(trouble) => return Ok(format!("a new session {}", gone("a new session", &trouble)?)),
         };
-        fate("a new session", within(CONTRADICTION, trying).await)
+        match within(CONTRADICTION, session.batch(HARMLESS_WRITE)).await {
+            Ok(()) => Err(still_writes("a new session")),
+            Err(trouble) => Err(refuted(FaultKind::Refused, &format!("a new session got in: {trouble}"))),
+        }
     }
 }
 
+/// What became of the session that was open before, as the end of a sentence about it.
 async fn fate_of(before: Option<Arc<Session>>) -> Result<String, Fault> {
     let Some(session) = before else {
-        return Ok("no session was open before".to_owned());
+        return Ok("did not exist, for none was open".to_owned());
     };
     let trying = async {
         match session.end() {
@@ -108,23 +115,37 @@ async fn fate_of(before: Option<Arc<Session>>) -> Result<String, Fault> {
             None => session.batch(HARMLESS_WRITE).await,
         }
     };
-    fate("the session opened before", within(CONTRADICTION, trying).await)
+    let who = "the session opened before";
+    match within(CONTRADICTION, trying).await {
+        Ok(()) => Err(still_writes(who)),
+        // Its last word was that it is ended: so it is, whoever ended it. Whether others get in, the newcomer tells.
+        Err(trouble) if trouble.ends_session() => Ok(format!("is closed: {trouble}")),
+        Err(trouble) => gone(who, &trouble),
+    }
 }
 
-/// What `attempt` to write says of an isolated server: a sentence, or a contradiction.
-fn fate(who: &str, attempt: Result<(), Trouble>) -> Result<String, Fault> {
-    let refuted = |why: String| {
-        Err(Fault::new(FaultKind::Refused, format!("the isolate command said done, but {why}")))
-    };
-    match attempt {
-        Ok(()) => refuted(format!("{who} may still write")),
-        Err(trouble) if trouble.sqlstate() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {
-            Ok(format!("{who} may not write: {trouble}"))
+/// How nothing is heard from the server any longer, or the contradiction that something is. A server that answers
+/// is there, whatever it answers: that it is full, starting, or read only (by our own hand, perhaps).
+fn gone(who: &str, trouble: &Trouble) -> Result<String, Fault> {
+    if trouble.sqlstate().is_none() {
+        match trouble.failure().kind {
+            FailureKind::Refused => return Ok(format!("is closed: {trouble}")),
+            FailureKind::Silent | FailureKind::Unreachable => return Ok(format!("gets nowhere: {trouble}")),
+            _ => {}
         }
-        Err(trouble) => match trouble.failure().kind {
-            FailureKind::Refused => Ok(format!("{who} is closed: {trouble}")),
-            FailureKind::Silent | FailureKind::Unreachable => Ok(format!("{who} gets nowhere: {trouble}")),
-            _ => refuted(format!("{who} got an answer: {trouble}")),
-        },
     }
+    // Not ready may be a server on its way down: worth another look, and no proof.
+    let kind = match trouble.failure().kind {
+        FailureKind::NotReady => FaultKind::Unclear,
+        _ => FaultKind::Refused,
+    };
+    Err(refuted(kind, &format!("{who} got an answer: {trouble}")))
+}
+
+fn still_writes(who: &str) -> Fault {
+    refuted(FaultKind::Refused, &format!("{who} may still write"))
+}
+
+fn refuted(kind: FaultKind, why: &str) -> Fault {
+    Fault::new(kind, format!("the isolate command said done, but {why}"))
 }

@@ -18,6 +18,7 @@ use tokio_postgres::types::Type;
 use futures::FutureExt;
 
 use crate::connect::Session;
+use crate::fence;
 use crate::heartbeat::{Beat, Heartbeat};
 use crate::member::Member;
 use crate::sample::Sample;
@@ -115,21 +116,36 @@ async fn write(session: &Arc<Session>, database: &DatabaseName, heartbeat: &Hear
                 format!("the heartbeat table has epoch {found}, this agent acts under {}", heartbeat.epoch);
             Err(Failure::new(FailureKind::WrongRole, detail))
         }
-        Err(trouble) if trouble.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-            Err(trouble.failure())
+        Err(trouble) if trouble.sqlstate() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {
+            Err(read_only(session, &trouble).await)
         }
-        Err(trouble) if trouble.sqlstate().is_some() => Err(refused(session, &trouble).await),
+        Err(trouble) if trouble.sqlstate() == Some(&SqlState::QUERY_CANCELED) => {
+            Err(Failure::new(FailureKind::CommitSilent, format!("the heartbeat was cancelled: {trouble}")))
+        }
+        Err(trouble) if trouble.cannot_commit() => {
+            Err(Failure::new(FailureKind::CannotCommit, format!("the heartbeat was refused: {trouble}")))
+        }
         Err(trouble) => Err(trouble.failure()),
     }
 }
 
-/// What it means that the server refused a heartbeat: if it goes on answering reads, that it cannot commit.
-async fn refused(session: &Arc<Session>, trouble: &Trouble) -> Failure {
-    match Sample::read(session).await {
-        Ok(sample) if sample.standby => in_recovery(),
-        Ok(_) => Failure::new(FailureKind::CannotCommit, format!("the heartbeat was refused: {trouble}")),
-        Err(_) => trouble.failure(),
+/// What it means that the server takes no writes: it follows, we have fenced it, or somebody is at work.
+/// None of these is a server that fails.
+async fn read_only(session: &Arc<Session>, trouble: &Trouble) -> Failure {
+    let sample = match Sample::read(session).await {
+        Ok(sample) => sample,
+        Err(_) => return trouble.failure(),
+    };
+    if sample.standby {
+        return in_recovery();
     }
+    let locked = session.past_the_fence || fence::is_locked(session).await.unwrap_or(false);
+    let detail = if locked {
+        format!("fenced by lifeboat: {trouble}; {}", fence::HOW_TO_LIFT)
+    } else {
+        format!("default_transaction_read_only is on, set by somebody else: {trouble}")
+    };
+    Failure::new(FailureKind::WrongRole, detail)
 }
 
 fn in_recovery() -> Failure {

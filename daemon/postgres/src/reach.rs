@@ -39,7 +39,7 @@ impl Member {
         .boxed();
         match tokio::time::timeout(HEAD_START, &mut over_witness).await {
             Ok(Ok(reached)) => Ok(reached),
-            Ok(Err(trouble)) if trouble.sqlstate().is_some() => Err(trouble),
+            Ok(Err(trouble)) if trouble.sqlstate().is_some() && !trouble.ends_session() => Err(trouble),
             Ok(Err(_)) => self.reach_anew().await,
             Err(_) => select_ok([over_witness, self.reach_anew().boxed()]).await.map(|(reached, _)| reached),
         }

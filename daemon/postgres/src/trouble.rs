@@ -51,6 +51,22 @@ impl Trouble {
         }
     }
 
+    /// Whether this is the server's word that it ended the session, said as the session's last.
+    pub(crate) fn ends_session(&self) -> bool {
+        let last_words = [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN];
+        match self {
+            Self::Ended(failure) => failure.kind == FailureKind::NotReady,
+            _ => self.sqlstate().is_some_and(|state| last_words.contains(state)),
+        }
+    }
+
+    /// Whether a write that was refused with this cannot be committed by anybody: the disk is full, the memory is,
+    /// the disk fails, or the server finds its own data or itself in disorder.
+    pub(crate) fn cannot_commit(&self) -> bool {
+        let hard = [SqlState::DISK_FULL, SqlState::OUT_OF_MEMORY, SqlState::IO_ERROR];
+        self.sqlstate().is_some_and(|state| hard.contains(state) || state.code().starts_with("XX"))
+    }
+
     /// What a look reports.
     pub(crate) fn failure(&self) -> Failure {
         Failure::new(self.kind(), self.to_string())
@@ -59,7 +75,9 @@ impl Trouble {
     /// What a step reports while it has changed nothing yet.
     pub(crate) fn fault(&self) -> Fault {
         let kind = match self.kind() {
-            FailureKind::Silent | FailureKind::Refused | FailureKind::Unreachable => FaultKind::Unreachable,
+            FailureKind::Silent | FailureKind::Refused | FailureKind::Unreachable | FailureKind::NotReady => {
+                FaultKind::Unreachable
+            }
             _ => FaultKind::Refused,
         };
         Fault::new(kind, self.to_string())
@@ -106,16 +124,22 @@ fn of_postgres(error: &tokio_postgres::Error) -> FailureKind {
     FailureKind::Malformed
 }
 
-/// PostgreSQL's appendix A, "Error codes", by what each says of the server as a place to work.
+/// PostgreSQL's appendix A, "Error codes", by what each says of the server as a place to work. What is not listed says
+/// nothing of it: a lock that was waited for, a table that is not there, somebody at work. None of these is a reason
+/// to fail over; for a heartbeat that was refused, [`Trouble::cannot_commit`] says which are.
 fn of_sqlstate(state: &SqlState) -> FailureKind {
-    match state {
-        s if *s == SqlState::INSUFFICIENT_PRIVILEGE => FailureKind::WrongIdentity,
-        // Shutting down, starting up, or full: it turned us away.
-        s if *s == SqlState::TOO_MANY_CONNECTIONS => FailureKind::Refused,
-        s => match s.code().get(..2) {
+    match state.code() {
+        // Full; shutting down, crashing, starting up; an idle session ended.
+        "53300" | "57P01" | "57P02" | "57P03" | "57P05" => FailureKind::NotReady,
+        // Cancelled, by a timeout or a person: it took too long.
+        "57014" => FailureKind::Silent,
+        "25006" => FailureKind::WrongRole,
+        // No such database, or not for us.
+        "3D000" | "42501" => FailureKind::WrongIdentity,
+        code => match code.get(..2) {
             Some("28") => FailureKind::WrongIdentity,
-            Some("57" | "08") => FailureKind::Refused,
-            _ => FailureKind::WrongAnswer,
+            Some("08") => FailureKind::NotReady,
+            _ => FailureKind::Malformed,
         },
     }
 }

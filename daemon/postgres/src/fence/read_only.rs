@@ -25,8 +25,9 @@
 //! `authentication_timeout`) may come in late, and is read only unless it asks otherwise; extensions' background workers
 //! are read only unless they ask otherwise. The isolate command leaves none of these.
 //!
-//! **Invariant:** a server in recovery is not touched: it takes no writes as it is, and its settings would outlive
-//! its promotion.
+//! **Invariant:** a server in recovery is not touched, and proves nothing: it is not the old primary, and settings made
+//! on it would outlive its promotion.
+//! **Invariant:** nothing is touched by a role that is known to lack what the whole fence needs.
 //! **Invariant:** nothing is touched when the server has seen a newer epoch.
 
 use std::collections::BTreeSet;
@@ -54,6 +55,14 @@ const SETTINGS: [&str; 2] = [
     "ALTER SYSTEM SET default_transaction_read_only = on",
 ];
 
+/// What a person does about a fence that is there no longer for a reason.
+pub(crate) const HOW_TO_LIFT: &str = "to lift it, log in with PGOPTIONS='-c session_preload_libraries=' and run \
+ ALTER SYSTEM RESET session_preload_libraries; ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf()";
+
+/// No row when the role may not see the setting.
+const LOCK: &str = "SELECT setting LIKE '%fenced_by_lifeboat%' FROM pg_settings
+ WHERE name = 'session_preload_libraries'";
+
 const RELOAD: &str = "SELECT clock_timestamp()::text AS at, pg_reload_conf()";
 
 /// A session reads the settings again when it is between two statements, and the server before it starts another.
@@ -67,8 +76,32 @@ const LOOPHOLES: &str = "SELECT format('%s of role %s, database %s', split_part(
  WHERE setting LIKE 'session_preload_libraries=%'
  UNION ALL SELECT format('subscription %s', subname) FROM pg_subscription WHERE subenabled";
 
+/// Whether the role needs no grants, and whether there are grants for ALTER SYSTEM (PostgreSQL 15).
+const MIGHT: &str = "SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS super,
+ current_setting('server_version_num')::int >= 150000 AS grants";
+
+/// What a role that is no superuser lacks, for the settings, to see every session, and to end each there is.
+const LACKS: &str = "SELECT lacks FROM (VALUES
+   (has_parameter_privilege('session_preload_libraries', 'ALTER SYSTEM'), 'ALTER SYSTEM on session_preload_libraries'),
+   (has_parameter_privilege('session_preload_libraries', 'SET'), 'SET on session_preload_libraries'),
+   (has_parameter_privilege('default_transaction_read_only', 'ALTER SYSTEM'),
+    'ALTER SYSTEM on default_transaction_read_only'),
+   (has_function_privilege('pg_reload_conf()', 'EXECUTE'), 'EXECUTE on pg_reload_conf'),
+   (pg_has_role('pg_read_all_stats', 'USAGE'), 'pg_monitor')) AS needs (held, lacks)
+ WHERE NOT held
+ UNION ALL SELECT format('the right to end the session %s of role %s', pid, usename) FROM pg_stat_activity
+   LEFT JOIN pg_roles ON pg_roles.oid = usesysid
+ WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND (coalesce(rolsuper, true)
+   OR NOT (pg_has_role('pg_signal_backend', 'USAGE') OR pg_has_role(usesysid, 'USAGE')))";
+
 const END_SESSIONS: &str = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+
+/// Whether lifeboat's lock is on the door, as `session` sees it: one that was let past it does not.
+pub(crate) async fn is_locked(session: &Session) -> Result<bool, Trouble> {
+    let rows = session.rows(LOCK, &[]).await?;
+    Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(false))
+}
 
 impl Member {
     /// Fences the server over a session, if it answers within `first_answer`; the caller bounds the whole.
@@ -86,10 +119,14 @@ impl Member {
         if !reached.before {
             tracing::warn!(region = %self.options.region, "no session was open; the fence is proven over one opened now");
         }
-        let mut ended = BTreeSet::new();
-        if !sample.standby {
-            self.close(&session, &mut ended).await.map_err(Unproven::new)?;
+        if sample.standby {
+            // Its refusal of writes is its own. The old primary may be elsewhere, and alive: an address moves, and a
+            // standby may be promoted by somebody else.
+            let detail = "in recovery: this is not the old primary, and proves nothing of it";
+            return Err(Unproven::new(Fault::new(FaultKind::Unclear, detail)));
         }
+        let mut ended = BTreeSet::new();
+        self.close(&session, &mut ended).await.map_err(Unproven::new)?;
         let sqlstate = self.refusal(call, &session).await.map_err(Unproven::new)?;
         Ok(FenceProof::WriteRefused { sqlstate, sessions_ended: ended.len() as u64 })
     }
@@ -102,6 +139,10 @@ impl Member {
         if let Some(row) = loopholes.first() {
             let what: &str = row.try_get(0).map_err(|error| before_asking(error.into()))?;
             let detail = format!("it cannot be fenced over SQL: {what} would get past the fence");
+            return Err(Fault::new(FaultKind::Refused, detail));
+        }
+        if let Some(lacks) = lacks(session).await.map_err(before_asking)? {
+            let detail = format!("it cannot be fenced over SQL: role {} lacks {lacks}", self.options.user);
             return Err(Fault::new(FaultKind::Refused, detail));
         }
         for setting in SETTINGS {
@@ -147,6 +188,19 @@ impl Member {
             Ok(_) => Err(Fault::new(FaultKind::Refused, "it was made read only, and still accepts a write")),
         }
     }
+}
+
+/// What the role would fail for want of half-way, if anything.
+async fn lacks(session: &Session) -> Result<Option<String>, Trouble> {
+    let row = session.row(MIGHT, &[]).await?;
+    if row.try_get::<_, Option<bool>>("super")?.unwrap_or(false) {
+        return Ok(None);
+    }
+    if !row.try_get::<_, bool>("grants")? {
+        return Ok(Some("SUPERUSER, which ALTER SYSTEM needs before PostgreSQL 15".to_owned()));
+    }
+    let rows = session.rows(LACKS, &[]).await?;
+    Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
 }
 
 async fn reloaded(session: &Session, at: &str) -> Result<bool, Trouble> {

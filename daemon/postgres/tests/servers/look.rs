@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use lifeboat_core::sighting::{DatabaseState, FailureKind, StandbyPosition};
-use lifeboat_core::{Epoch, Evidence, Failure, Look, Moment, SystemIdentifier};
-use lifeboat_engine::ports::{Probe, Role};
+use lifeboat_core::{Epoch, Evidence, Failure, FaultKind, Look, Moment, SystemIdentifier};
+use lifeboat_engine::ports::{Database, Probe, Role};
 use lifeboat_postgres::Options;
 
-use crate::pair::{Pair, Single, ask, member, until};
+use crate::pair::{Pair, Single, ask, call, member, until};
 
 fn failure(look: Look) -> Failure {
     look.expect_err("the look should have failed")
@@ -117,16 +117,76 @@ async fn two_agents_make_the_table_in_the_same_instant() {
 }
 
 #[tokio::test]
-async fn a_refused_write_is_cannot_commit_with_its_sqlstate() {
+async fn a_server_that_somebody_made_read_only_is_no_outage() {
     let single = Single::start().await;
     let member = single.server.member();
     member.look(&ask(Role::Primary, 1)).await.unwrap();
     single.server.set("default_transaction_read_only", "on").await;
     let found = failure(member.look(&ask(Role::Primary, 2)).await);
-    assert_eq!(found.kind, FailureKind::CannotCommit, "{found}");
+    assert_eq!(found.kind, FailureKind::WrongRole, "{found}");
     assert!(found.detail.contains("25006"), "{found}");
+    assert!(found.detail.contains("default_transaction_read_only is on, set by somebody else"), "{found}");
     single.server.set("default_transaction_read_only", "off").await;
     member.look(&ask(Role::Primary, 3)).await.unwrap();
+}
+
+/// Only a server that cannot do its work fails hard; locks, timeouts and people at work are not that.
+#[tokio::test]
+async fn a_refused_heartbeat_weighs_what_its_sqlstate_says() {
+    let single = Single::start().await;
+    let member = single.server.member();
+    member.look(&ask(Role::Primary, 1)).await.unwrap();
+    let cases = [
+        ("53100", FailureKind::CannotCommit),
+        ("53200", FailureKind::CannotCommit),
+        ("58030", FailureKind::CannotCommit),
+        ("XX001", FailureKind::CannotCommit),
+        ("53400", FailureKind::Malformed),
+        ("55P03", FailureKind::Malformed),
+        ("40001", FailureKind::Malformed),
+        ("40P01", FailureKind::Malformed),
+        ("55000", FailureKind::Malformed),
+        ("58P01", FailureKind::Malformed),
+        ("57014", FailureKind::CommitSilent),
+        ("53300", FailureKind::NotReady),
+        ("57P01", FailureKind::NotReady),
+        ("57P03", FailureKind::NotReady),
+        ("42501", FailureKind::WrongIdentity),
+        ("3D000", FailureKind::WrongIdentity),
+    ];
+    for (at, (state, kind)) in (2..).zip(cases) {
+        let refuse = format!(
+            "CREATE OR REPLACE FUNCTION lifeboat.refuse() RETURNS trigger LANGUAGE plpgsql AS
+               $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$;
+             CREATE OR REPLACE TRIGGER refuse BEFORE INSERT ON lifeboat.heartbeat
+               FOR EACH ROW EXECUTE FUNCTION lifeboat.refuse()"
+        );
+        single.server.client().await.batch_execute(&refuse).await.unwrap();
+        let found = failure(member.look(&ask(Role::Primary, at)).await);
+        assert_eq!(found.kind, kind, "{found}");
+        assert!(found.detail.contains(state), "{found}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_server_is_not_ready_and_a_missing_database_is_about_us() {
+    let single = Single::start().await;
+    let lost = member(Options { dbname: "nowhere".to_owned(), ..single.server.options() });
+    let found = failure(lost.look(&ask(Role::Primary, 1)).await);
+    assert_eq!(found.kind, FailureKind::WrongIdentity, "{found}");
+    let mut inside = Vec::new();
+    until("it is full", async || match single.server.connect("postgres").await {
+        Ok(client) => {
+            inside.push(client);
+            false
+        }
+        Err(_) => true,
+    })
+    .await;
+    let found = failure(single.server.member().look(&ask(Role::Primary, 2)).await);
+    assert_eq!(found.kind, FailureKind::NotReady, "{found}");
+    let fault = single.server.member().measure(&call(8)).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Unreachable, "a step is tried again: {fault}");
 }
 
 #[tokio::test]
