@@ -51,12 +51,19 @@ pub(crate) async fn run(
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
+        // Its own group: what it started must not go on beside the next attempt.
+        .process_group(0)
         .spawn()
         .map_err(|error| Fault::new(FaultKind::Refused, format!("{program} cannot be started: {error}")))?;
     let listener = child.stderr.take().map(|stderr| tokio::spawn(listen(stderr)));
     let ended = tokio::time::timeout(limit, child.wait()).await;
     if ended.is_err() {
         // Its effect may be there already; whether it is, only another run or a person can tell.
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+        if let Some(group) = group {
+            // The child itself is killed below, whatever comes of this.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
         let killed = child.kill().await;
         let fate = if killed.is_ok() { "killed" } else { "left running, for it cannot be killed" };
         let detail = format!("{program} did not end within {} ms and was {fate}", limit.as_millis());

@@ -42,7 +42,13 @@ const COLUMNS: &str = r"
       FROM pg_settings WHERE name = 'primary_conninfo')) END AS receiver,
  current_setting('cluster_name') AS cluster,
  CASE WHEN role.standby THEN '{}' ELSE
-   ARRAY(SELECT application_name FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')) END AS synchronous,
+   ARRAY(SELECT min(application_name) FROM pg_stat_replication GROUP BY lower(application_name)
+         HAVING count(*) = 1 AND min(sync_state) IN ('sync', 'quorum')) END AS synchronous,
+ current_setting('synchronous_standby_names') AS synchronous_names,
+ (SELECT reset_val IN ('on', 'remote_apply') FROM pg_settings WHERE name = 'synchronous_commit')
+   AND NOT EXISTS (SELECT FROM pg_db_role_setting, unnest(setconfig) AS setting
+     WHERE setting LIKE 'synchronous_commit=%' AND setting NOT IN ('synchronous_commit=on', 'synchronous_commit=remote_apply'))
+   AS synchronous_commit,
  (SELECT at_ms FROM beats ORDER BY at_ms DESC LIMIT 1) AS beat_at,
  (SELECT epoch FROM beats ORDER BY at_ms DESC LIMIT 1) AS beat_epoch,
  (SELECT max(epoch) FROM beats) AS newest_epoch";
@@ -119,7 +125,13 @@ impl Sample {
             replayed: lsn("replayed")?,
             streaming: row.try_get("streaming")?,
             name: receiver.unwrap_or(cluster),
-            synchronous: row.try_get::<_, Vec<String>>("synchronous")?.into_iter().collect(),
+            synchronous: if row.try_get::<_, Option<bool>>("synchronous_commit")?.unwrap_or(false) {
+                let needed = needed_by_every_commit(row.try_get("synchronous_names")?);
+                let names = row.try_get::<_, Vec<String>>("synchronous")?.into_iter();
+                names.filter(|name| needed.contains(&name.to_lowercase())).collect()
+            } else {
+                BTreeSet::new()
+            },
             beat: beat_at.zip(beat_epoch).map(|(at, epoch)| (moment_from_sql(at), epoch_from_sql(epoch))),
         })
     }
@@ -198,4 +210,54 @@ fn moment_from_sql(millis: i64) -> Moment {
 
 fn epoch_from_sql(epoch: i64) -> Epoch {
     Epoch::new(u64::try_from(epoch).unwrap_or(0))
+}
+
+/// The standbys, in lower case, without each of whose word no commit is acknowledged: all that
+/// `synchronous_standby_names` lists, when it waits for as many. Where it waits for fewer, another may have
+/// given its word in a standby's place, now or a moment after this look. What cannot be read gives none.
+/// Source: PostgreSQL's manual, "synchronous_standby_names".
+fn needed_by_every_commit(setting: &str) -> BTreeSet<String> {
+    let text = setting.trim();
+    let (count, list) = match text.split_once('(') {
+        None => (Some(1), Some(text)),
+        Some((head, rest)) => {
+            let count = head.split_whitespace().last().and_then(|number| number.parse::<usize>().ok());
+            (count, rest.trim_end().strip_suffix(')'))
+        }
+    };
+    let named = |name: &str| {
+        let bare = name.trim();
+        let bare = bare.strip_prefix('"').and_then(|b| b.strip_suffix('"')).unwrap_or(bare);
+        let odd = bare.is_empty() || bare.contains(['"', '*', '(', ')']);
+        (!odd).then(|| bare.to_lowercase())
+    };
+    let names: Option<BTreeSet<String>> = list.and_then(|list| list.split(',').map(named).collect());
+    names.filter(|names| count == Some(names.len())).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::needed_by_every_commit;
+
+    #[test]
+    fn only_a_standby_that_every_commit_waits_for_is_synchronous() {
+        for (setting, needed) in [
+            ("", ""),
+            ("west", "west"),
+            ("\"West\"", "west"),
+            ("FIRST 1 (west)", "west"),
+            ("2 (west, north)", "north west"),
+            ("any 2 (west, \"north\")", "north west"),
+            ("west, north", ""),
+            ("FIRST 1 (west, north)", ""),
+            ("ANY 1 (west, north)", ""),
+            ("ANY 1 (*)", ""),
+            ("*", ""),
+            ("FIRST x (west)", ""),
+            ("FIRST 1 (west", ""),
+        ] {
+            let found: Vec<String> = needed_by_every_commit(setting).into_iter().collect();
+            assert_eq!(found.join(" "), needed, "{setting}");
+        }
+    }
 }

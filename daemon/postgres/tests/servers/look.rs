@@ -71,6 +71,19 @@ async fn a_synchronous_standby_is_known_by_the_same_name_on_both_sides() {
         matches!(sample.state, DatabaseState::Primary { synchronous, .. } if synchronous.contains("west"))
     })
     .await;
+    // Not when another's word would do, and not when commits do not wait for it.
+    let names = async || {
+        let Ok(Evidence::Database(sample)) = east.look(&ask(Role::Primary, 1)).await else { panic!() };
+        let DatabaseState::Primary { synchronous, .. } = sample.state else { panic!() };
+        synchronous
+    };
+    pair.east.set("synchronous_standby_names", "'ANY 1 (west, north)'").await;
+    until("another's word would do", async || names().await.is_empty()).await;
+    pair.east.set("synchronous_standby_names", "'FIRST 1 (west)'").await;
+    until("its word is needed again", async || names().await.contains("west")).await;
+    pair.east.set("synchronous_commit", "local").await;
+    until("commits do not wait", async || names().await.is_empty()).await;
+    pair.east.set("synchronous_commit", "on").await;
     // A name in the connection string comes before cluster_name, as it does for the primary.
     let conninfo = format!("'host=127.0.0.1 port={} user=postgres application_name=vest'", pair.east.port);
     pair.west
