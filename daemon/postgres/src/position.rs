@@ -9,6 +9,7 @@ use lifeboat_core::{Epoch, Fault, FaultKind, Lsn};
 use lifeboat_engine::ports::Call;
 
 use crate::connect::Session;
+use crate::fence::HOW_TO_LIFT;
 use crate::member::Member;
 use crate::sample::Sample;
 use crate::trouble::Trouble;
@@ -26,6 +27,33 @@ const STARTUP_WAITS_FOR: &str = "SELECT wait_event FROM pg_stat_activity WHERE b
 
 /// The wait events of a startup process that has replayed all the log there is and waits for more.
 const WANTS_MORE: [&str; 2] = ["RecoveryWalStream", "RecoveryRetrieveRetryInterval"];
+
+/// Whether clients could not write after a promotion, and whether this role may order one.
+const FITNESS: &str = "SELECT current_setting('default_transaction_read_only') = 'on' AS read_only,
+ has_function_privilege('pg_promote(boolean, integer)', 'EXECUTE') AS may_promote";
+
+/// Refuses a target that could not serve or be promoted, before anything is done to the old primary.
+async fn fit_to_take_over(session: &Session, sample: &Sample, epoch: Epoch) -> Result<(), Fault> {
+    let refused = |detail: String| Err(Fault::new(FaultKind::Refused, detail));
+    if !sample.standby && sample.newest_epoch != Some(epoch) {
+        return refused("it is a primary already, and not by this run".to_owned());
+    }
+    let fitness = session.row(FITNESS, &[]).await.map_err(|trouble| trouble.fault())?;
+    let (read_only, may_promote): (bool, bool) = (
+        fitness.try_get("read_only").map_err(|error| Trouble::from(error).fault())?,
+        fitness.try_get("may_promote").map_err(|error| Trouble::from(error).fault())?,
+    );
+    if session.past_the_fence || read_only {
+        return refused(format!(
+            "it still carries a fence: clients could not write after a promotion; {HOW_TO_LIFT}"
+        ));
+    }
+    if !may_promote {
+        let grant = "GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer)";
+        return refused(format!("this role may not promote it: {grant}"));
+    }
+    Ok(())
+}
 
 impl Member {
     /// Waits, within the call's limit, until what was received when it began is replayed.
@@ -55,6 +83,7 @@ impl Member {
         let reached = self.reach().await.map_err(|trouble| trouble.fault())?;
         let (session, mut sample) = (reached.session, reached.sample);
         not_outranked(&sample, epoch)?;
+        fit_to_take_over(&session, &sample, epoch).await?;
         // With a primary that still sends, the end of the log moves on; what there was at first is enough.
         let goal = sample.received();
         let (mut idle_looks, mut idle_at) = (0, Lsn::default());

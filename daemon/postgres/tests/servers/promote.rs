@@ -109,12 +109,27 @@ async fn a_standby_is_promoted_once_and_found_promoted_after() {
     // Measured again by a run that goes on after a crash: read as it is.
     let target = west.measure(&call(8)).await.unwrap();
     assert_eq!((target.timeline, target.position.epoch), (first.timeline, Some(Epoch::new(8))));
+    // To any other run it is a primary that somebody else made.
+    assert_eq!(west.measure(&call(9)).await.unwrap_err().kind, FaultKind::Refused);
     // Nothing was left behind that a later standby would inherit.
     assert_eq!(
         pair.west.value("SELECT count(*) FROM pg_file_settings WHERE sourcefile LIKE '%auto.conf'").await,
         "0"
     );
     assert!(!pair.west.data().join("promote").exists());
+}
+
+#[tokio::test]
+async fn a_target_that_clients_could_not_write_to_is_refused_before_anything_is_touched() {
+    let pair = Pair::start().await;
+    let west = pair.west.member();
+    pair.east.member().look(&ask(Role::Primary, 1)).await.unwrap();
+    west.measure(&call(8)).await.unwrap();
+    pair.west.set("default_transaction_read_only", "on").await;
+    until("it carries a fence", async || west.measure(&call(8)).await.is_err()).await;
+    let fault = west.measure(&call(8)).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Refused);
+    assert!(fault.detail.contains("still carries a fence"), "{fault}");
 }
 
 /// The instant in which one promotion signal alone can take 5 s; `promote_trials` counts how often.
