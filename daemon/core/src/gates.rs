@@ -51,15 +51,14 @@ impl Gates<'_> {
     pub(crate) fn judged(&self, region: &RegionName) -> Judgement {
         let w = self.workload;
         let judged = w.survey.judge(&w.policy, self.agent, region, &w.ledger.primary, self.now);
+        if *region == w.ledger.primary || judged.verdict != Verdict::Healthy {
+            return judged;
+        }
         // A standby region that answers as a primary answers, and is anything but healthy.
         let second = w.survey.second_primary(&w.policy, &w.ledger.primary, self.now);
-        match second {
-            Some(reason @ Reason::TwoPrimaries { .. })
-                if judged.verdict == Verdict::Healthy && reason.is_about(region) =>
-            {
-                Judgement { verdict: Verdict::Doubtful, reason, trouble: None }
-            }
-            _ => judged,
+        match second.filter(|reason| reason.is_about(region)) {
+            Some(reason) => Judgement { verdict: Verdict::Doubtful, reason, trouble: None },
+            None => judged,
         }
     }
 
@@ -164,8 +163,8 @@ impl Gates<'_> {
             return Err(Reason::NewerEpoch { region, found, known: w.ledger.epoch });
         }
         let mut known = Reason::NoDatabases;
-        for (database, pinned) in &w.policy.databases {
-            let wanted = pinned.or_else(|| w.ledger.identities.get(database).copied());
+        for database in w.policy.databases.keys() {
+            let wanted = w.cluster_of(database);
             let wanted = wanted.ok_or_else(|| Reason::IdentityUnknown { database: database.clone() })?;
             known = Reason::IdentityKnown { database: database.clone(), system: wanted };
             let Some(region) = target else { continue };

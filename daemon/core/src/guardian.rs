@@ -15,7 +15,7 @@ use crate::forecast::Forecast;
 use crate::gates::Gates;
 use crate::ledger::Ledger;
 use crate::machine::{Happening, Phase, Reaction};
-use crate::names::{AgentName, Epoch, RegionName, RunId, WorkloadName};
+use crate::names::{AgentName, DatabaseName, Epoch, RegionName, RunId, SystemIdentifier, WorkloadName};
 use crate::order::{Answer, Order};
 use crate::plan::{Move, Plan};
 use crate::policy::{ConnectivityPolicy, Policy, WorkloadPolicy};
@@ -317,11 +317,16 @@ impl Guardian {
 }
 
 impl Workload {
+    /// The cluster that a database must belong to: as the operator named it, else as it was first seen.
+    pub(crate) fn cluster_of(&self, database: &DatabaseName) -> Option<SystemIdentifier> {
+        let pinned = self.policy.databases.get(database).copied().flatten();
+        pinned.or_else(|| self.ledger.identities.get(database).copied())
+    }
+
     /// What was seen, when it was another cluster that answered in the primary's place: no sign of its health.
     fn stranger(&self, sighting: &Sighting) -> Option<Sighting> {
         let Ok(Evidence::Database(sample)) = &sighting.look else { return None };
-        let pinned = self.policy.databases.get(&sample.database).copied().flatten();
-        let wanted = pinned.or_else(|| self.ledger.identities.get(&sample.database).copied())?;
+        let wanted = self.cluster_of(&sample.database)?;
         if wanted == sample.system || sighting.region != self.ledger.primary {
             return None;
         }

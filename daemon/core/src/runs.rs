@@ -6,7 +6,7 @@ use crate::decision::{Command, Severity};
 use crate::guardian::Deciding;
 use crate::loss::Loss;
 use crate::machine::Phase;
-use crate::names::{RegionName, RunId, StepName, SystemIdentifier};
+use crate::names::{RegionName, RunId, StepName};
 use crate::outcome::{Fault, FaultKind, Outcome, Output};
 use crate::plan::Action;
 use crate::reason::Reason;
@@ -172,7 +172,7 @@ impl Deciding<'_> {
         let missing = match (action, &output) {
             (Action::MeasureLoss { databases, region }, Output::Positions { positions }) => {
                 let stranger = positions.iter().find_map(|(database, target)| {
-                    let wanted = self.cluster_of(database)?;
+                    let wanted = self.workload.cluster_of(database)?;
                     let reason = Reason::WrongCluster {
                         database: database.clone(),
                         region: region.clone(),
@@ -212,11 +212,6 @@ impl Deciding<'_> {
             ));
         }
         Outcome::Succeeded(output)
-    }
-
-    fn cluster_of(&self, database: &crate::names::DatabaseName) -> Option<SystemIdentifier> {
-        let pinned = self.workload.policy.databases.get(database).copied().flatten();
-        pinned.or_else(|| self.workload.ledger.identities.get(database).copied())
     }
 
     fn measured(&self, from: &RegionName, outcome: &Outcome) -> Option<Loss> {

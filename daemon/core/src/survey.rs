@@ -201,15 +201,11 @@ impl Survey {
         region: &RegionName,
         now: Moment,
     ) -> Result<(), Reason> {
-        let mut vital = policy.probes.iter().filter(|(_, p)| p.vital && p.region == *region);
+        let mut vital = policy.probes.iter().filter(|(_, p)| p.vital && p.region == *region).peekable();
         let freshness = policy.failover.freshness;
         let up = |name| self.probe(vantage, name).is_some_and(|h| h.state(now, freshness) == ProbeState::Up);
-        let mut any = false;
-        if vital.all(|(name, _)| {
-            any = true;
-            up(name)
-        }) && any
-        {
+        // A region that nobody looks at answers nobody.
+        if vital.peek().is_some() && vital.all(|(name, _)| up(name)) {
             return Ok(());
         }
         // Judged as a standby: only the vital probes count, so the reason is one of theirs.

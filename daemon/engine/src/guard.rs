@@ -144,7 +144,9 @@ impl Guard {
                 () = self.stop.cancelled() => return Ok(()),
                 Some(ended) = self.working.next() => {
                     // An outcome has been put into the inbox by then; only a panic matters.
-                    ended.panic.map_or(Ok(()), |panic| Err(EngineError::TaskEnded { name: format!("{}: {panic}", ended.name) }))?;
+                    if let Some(panic) = ended.panic {
+                        return Err(EngineError::TaskEnded { name: format!("{}: {panic}", ended.name) });
+                    }
                 }
                 Some(ended) = looking.next() => {
                     let why = ended.panic.map(|panic| format!(": {panic}")).unwrap_or_default();
@@ -166,10 +168,10 @@ impl Guard {
             Message::Event(event) => self.handle(event).await,
             Message::Order(order, reply) => {
                 let answer = self.decide(Event::Ordered(order)).await?;
-                answer.map_or(Ok(()), |answer| {
+                if let Some(answer) = answer {
                     let _ = reply.send(answer);
-                    Ok(())
-                })
+                }
+                Ok(())
             }
             Message::Status(reply) => {
                 let _ = reply.send(self.guardian.status(self.clock.now()));
@@ -203,10 +205,12 @@ impl Guard {
             lines.iter().for_each(|line| info!("{line}"));
             self.publish();
         }
-        let beliefs = self.guardian.beliefs();
-        for command in commands {
-            let epoch = epoch_of(&beliefs, &command.workload);
-            self.hands.start(command, epoch, &mut self.working);
+        if !commands.is_empty() {
+            let beliefs = self.guardian.beliefs();
+            for command in commands {
+                let epoch = epoch_of(&beliefs, &command.workload);
+                self.hands.start(command, epoch, &mut self.working);
+            }
         }
         for notice in notices {
             self.tell(notice);
