@@ -44,7 +44,7 @@ pub use names::{
     Timeline, WorkloadName,
 };
 pub use order::{Answer, Order};
-pub use outcome::{Fault, FaultKind, Outcome, Output};
+pub use outcome::{Fault, FaultKind, Outcome, Output, Source};
 pub use plan::Plan;
 pub use policy::Policy;
 pub use reason::Reason;

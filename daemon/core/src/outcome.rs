@@ -106,6 +106,94 @@ pub struct Promotion {
     pub already: bool,
 }
 
+/// A place in the log of a cluster: two of them can be compared only on one timeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPosition {
+    /// The cluster.
+    pub system: SystemIdentifier,
+    /// The timeline.
+    pub timeline: Timeline,
+    /// The byte.
+    pub lsn: Lsn,
+}
+
+/// Where a timeline ended, because the next one was begun there by a promotion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fork {
+    /// The timeline that ended.
+    pub timeline: Timeline,
+    /// Its last byte that the next one shares.
+    pub lsn: Lsn,
+}
+
+/// A primary as a server that is to follow it needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Where it is.
+    pub region: RegionName,
+    /// Host name or address, as the follower reaches it.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Its cluster.
+    pub system: SystemIdentifier,
+    /// The timeline it writes.
+    pub timeline: Timeline,
+    /// The timelines it has behind it, oldest first.
+    pub lineage: Vec<Fork>,
+    /// The replication slot that it keeps for the follower.
+    pub slot: String,
+}
+
+impl Source {
+    /// Up to where a server on `timeline` shares its log with this primary; none when it is on no timeline of its
+    /// history, which makes it another cluster or one that was promoted elsewhere.
+    pub fn shared_until(&self, timeline: Timeline) -> Option<Lsn> {
+        if timeline == self.timeline {
+            return Some(Lsn::new(u64::MAX));
+        }
+        self.lineage.iter().find(|fork| fork.timeline == timeline).map(|fork| fork.lsn)
+    }
+}
+
+/// What was kept of the writes that only the old primary has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Salvage {
+    /// Where its log parts from the new primary's; none when it does not.
+    pub diverged_at: Option<Lsn>,
+    /// Where its log ends.
+    pub end: Lsn,
+    /// Rows that were inserted or changed after that, and are in the file.
+    pub rows: u64,
+    /// What could not be exported, each in a sentence: deletions, tables that cannot be read.
+    pub unread: Vec<String>,
+    /// The folder on the database host; none when there was nothing to keep.
+    pub folder: Option<String>,
+}
+
+/// How an old primary was made a standby.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RejoinWay {
+    /// Its log was a part of the new primary's: it only had to be told whom to follow.
+    Follow,
+    /// Its log had parted: `pg_rewind` took it back to where it did.
+    Rewind,
+    /// It was copied anew from the new primary.
+    Rebuild,
+}
+
+/// What making an old primary a standby gave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejoined {
+    /// How.
+    pub way: RejoinWay,
+    /// Whether it followed already, because of an earlier attempt of the same run.
+    pub already: bool,
+    /// Why not by a cheaper way, when a cheaper one was tried and failed.
+    pub because: Option<String>,
+}
+
 /// What switching a name did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameSwitched {
