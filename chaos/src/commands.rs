@@ -4,9 +4,10 @@
 //! touched, 7 the demo ran and missed an objective; 130 and 143 after Ctrl-C and SIGTERM.
 
 mod demo;
-
+mod host;
 mod power;
 mod shop;
+mod undertaker;
 mod up;
 
 use std::process::ExitCode;
@@ -44,13 +45,22 @@ enum Verb {
     Demo(demo::Demo),
     Up(up::Up),
     Power(power::Power),
+    Host(host::Host),
     #[command(hide = true)]
     Shop(shop::Shop),
+    #[command(hide = true)]
+    Undertaker(undertaker::Undertaker),
 }
 
 /// Runs the command that was asked for.
 pub(crate) fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let verb = match Arguments::parse().verb {
+        Verb::Host(host) => match host.alone() {
+            Ok(code) => return ExitCode::from(code),
+            Err(host) => Verb::Host(host),
+        },
+        verb => verb,
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -58,7 +68,7 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    match runtime.block_on(run(arguments.verb)) {
+    match runtime.block_on(run(verb)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             ui::failed(&error);
@@ -83,6 +93,8 @@ async fn perform(verb: Verb) -> anyhow::Result<u8> {
         Verb::Demo(demo) => Box::pin(demo.run()).await,
         Verb::Up(up) => Box::pin(up.run()).await,
         Verb::Power(power) => power.run(),
+        Verb::Host(host) => host.run().await,
+        Verb::Undertaker(undertaker) => undertaker.run(),
         Verb::Shop(shop) => shop.run().await,
     }
 }

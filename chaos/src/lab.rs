@@ -4,23 +4,27 @@
 //! when it is dropped its folder is gone too, unless it was asked to keep it.
 
 mod agent;
+mod hosts;
 mod regions;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::agent::{AgentOptions, SHOP_NAME, program};
 use crate::canary::{Canary, CanaryOptions};
+use crate::host::{Directory, HostError};
 use crate::network::{Network, WITNESSES};
 use crate::postgres::{DATABASE, Passwords, Postgres, PostgresError, SHOP_USER, Setup, write_secret};
 use crate::power::PowerError;
 use crate::process::{self, Nursery, Owner, ProcessError, tethered};
 use crate::proxy::{Fault, Proxy};
 use crate::region::{From, Region, To};
+use crate::undertaker;
 use crate::witness::Witness;
 
 /// How long a shop or the agent may take to come up.
@@ -75,6 +79,9 @@ pub enum LabError {
     /// The power controller.
     #[error(transparent)]
     Power(#[from] PowerError),
+    /// A region's host.
+    #[error(transparent)]
+    Host(#[from] HostError),
 }
 
 fn io(act: impl Into<String>) -> impl FnOnce(io::Error) -> LabError {
@@ -103,10 +110,11 @@ pub struct Lab {
 struct Folder {
     path: PathBuf,
     keep: bool,
+    undertaker: Child,
 }
 
 impl Folder {
-    fn make(keep: bool) -> io::Result<Folder> {
+    fn make(chaos: &Path, keep: bool) -> io::Result<Folder> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         // Processes are found by the real path of their working directory.
         let place = std::env::temp_dir().canonicalize()?;
@@ -114,7 +122,10 @@ impl Folder {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = place.join(format!("lifeboat-lab-{}-{number}", std::process::id()));
             match std::fs::create_dir(&path) {
-                Ok(()) => return Ok(Folder { path, keep }),
+                Ok(()) => {
+                    let undertaker = undertaker::start(chaos, &path, keep)?;
+                    return Ok(Folder { path, keep, undertaker });
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -133,6 +144,9 @@ impl Drop for Folder {
         {
             tracing::warn!(%error, path = %self.path.display(), "the lab's folder is left");
         }
+        drop(self.undertaker.stdin.take());
+        // It finds nothing and ends.
+        let _ = self.undertaker.wait();
     }
 }
 
@@ -155,11 +169,13 @@ impl Lab {
         tell("making the primary database in east");
         let (east, west) = (lab.server(Region::East), lab.server(Region::West));
         east.init().await?;
-        east.start(&lab.nursery).await?;
+        lab.boot(Region::East).await?;
+        lab.start_postgres(Region::East).await?;
         east.furnish().await?;
         tell("copying it to west, streaming from east");
         west.follow(lab.network.path(From::Region(Region::West), To::Postgres(Region::East))).await?;
-        west.start(&lab.nursery).await?;
+        lab.boot(Region::West).await?;
+        lab.start_postgres(Region::West).await?;
         lab.replicated().await?;
         tell("opening a shop in each region");
         for region in Region::ALL {
@@ -178,7 +194,7 @@ impl Lab {
         if options.agent.is_some() && lifeboat.is_none() {
             return Err(LabError::Program("lifeboat"));
         }
-        let folder = Folder::make(options.keep).map_err(io("make the lab's folder"))?;
+        let folder = Folder::make(&chaos, options.keep).map_err(io("make the lab's folder"))?;
         let network = Network::claim().map_err(io("claim addresses on loopback"))?;
         let passwords = Passwords::random().map_err(io("make up passwords"))?;
         let mut servers = BTreeMap::new();
@@ -190,6 +206,9 @@ impl Lab {
         std::fs::create_dir(&secrets).map_err(io("make the agent's folder"))?;
         write_secret(&secrets.join("orders.password"), &passwords.agent)
             .map_err(io("write a password file"))?;
+        let paths = Region::ALL.map(|region| (region, network.path(From::Agent, To::Host(region))));
+        let directory = Directory { secret: passwords.host.clone(), paths: paths.into() };
+        directory.write(&folder.path).map_err(io("write the hosts' directory"))?;
         let (proxies, witnesses) = connect(&network).await?;
         let nursery = Nursery::open().map_err(io("start a thread"))?;
         let agent = Mutex::new(None);
@@ -206,6 +225,9 @@ impl Lab {
             options,
             folder,
         };
+        for region in Region::ALL {
+            lab.configure_host(region)?;
+        }
         if let Some(agent) = &lab.options.agent {
             lab.configure_agent(agent)?;
         }
@@ -254,7 +276,8 @@ impl Lab {
     /// # Errors
     /// When the region was powered off for good by a fence ([`crate::power::on`] lifts that), or does not come up.
     pub async fn restart(&self, region: Region) -> Result<(), LabError> {
-        self.server(region).start(&self.nursery).await?;
+        self.boot(region).await?;
+        self.start_postgres(region).await?;
         self.start_shop(region).await?;
         self.to_region(region, Fault::None);
         Ok(())
@@ -309,6 +332,7 @@ async fn connect(network: &Network) -> Result<(BTreeMap<(From, To), Proxy>, Vec<
     for region in Region::ALL {
         paths.push((From::Agent, To::Postgres(region)));
         paths.push((From::Agent, To::Shop(region)));
+        paths.push((From::Agent, To::Host(region)));
         paths.push((From::Region(region.other()), To::Postgres(region)));
     }
     let mut witnesses = Vec::new();

@@ -10,6 +10,7 @@
 pub mod agent;
 pub mod canary;
 mod faults;
+pub mod host;
 pub mod html;
 pub mod lab;
 pub mod network;
@@ -21,6 +22,7 @@ pub mod region;
 pub mod report;
 pub mod shop;
 pub mod timeline;
+pub mod undertaker;
 pub mod witness;
 
 pub use agent::{AgentOptions, ProbePolicy};

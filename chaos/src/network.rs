@@ -27,6 +27,8 @@ pub struct Network {
     pub postgres: u16,
     /// The port of every shop, and of the paths to them.
     pub shop: u16,
+    /// The port of every database host, and of the paths to them.
+    pub host: u16,
     /// The port of the agent's DNS authority.
     pub dns: u16,
     /// The port of the witnesses.
@@ -64,9 +66,10 @@ impl Network {
         let at = |third: u8, last: u8| Ipv4Addr::new(127, net, third, last);
         let postgres = next(&[at(1, 10), at(2, 10), at(4, 1), at(4, 2), at(5, 1), at(5, 2)])?;
         let shop = next(&[at(1, 10), at(2, 10), at(4, 1), at(4, 2)])?;
+        let host = next(&[at(1, 10), at(2, 10), at(4, 1), at(4, 2)])?;
         let dns = next(&[at(3, 53)])?;
         let witness = next(&[at(6, 1), at(6, 2), at(6, 3), at(4, 11), at(4, 12), at(4, 13)])?;
-        Ok(Network { net, postgres, shop, dns, witness, _claim: claim })
+        Ok(Network { net, postgres, shop, host, dns, witness, _claim: claim })
     }
 
     fn at(&self, third: u8, last: u8) -> Ipv4Addr {
@@ -88,6 +91,7 @@ impl Network {
         match to {
             To::Postgres(region) => (self.host(region), self.postgres).into(),
             To::Shop(region) => (self.host(region), self.shop).into(),
+            To::Host(region) => (self.host(region), self.host).into(),
             To::Witness(number) => (self.at(6, number + 1), self.witness).into(),
         }
     }
@@ -106,6 +110,7 @@ impl Network {
         match to {
             To::Postgres(region) => (self.at(third, last(region)), self.postgres).into(),
             To::Shop(region) => (self.at(third, last(region)), self.shop).into(),
+            To::Host(region) => (self.at(third, last(region)), self.host).into(),
             To::Witness(number) => (self.at(third, number + 11), self.witness).into(),
         }
     }
@@ -131,7 +136,7 @@ mod tests {
         assert_ne!(one.host(Region::East), two.host(Region::East));
         assert_ne!(one.host(Region::East), one.host(Region::West));
         for region in Region::ALL {
-            for to in [To::Postgres(region), To::Shop(region)] {
+            for to in [To::Postgres(region), To::Shop(region), To::Host(region)] {
                 assert_ne!(one.path(From::Agent, to), one.door(to));
                 assert_ne!(one.path(From::Agent, to), one.path(From::Region(region.other()), to));
             }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, NoTls};
 
-use crate::process::{self, Nursery, Owner, ProcessError, tethered};
+use crate::process::{Owner, ProcessError, tethered};
 use crate::region::Region;
 
 /// The database of the shop.
@@ -24,7 +24,7 @@ pub const AGENT_USER: &str = "lifeboat";
 /// The shop's user.
 pub const SHOP_USER: &str = "shop";
 /// The standby's user, for replication alone.
-const REPLICA_USER: &str = "replica";
+pub(crate) const REPLICA_USER: &str = "replica";
 /// How long a server may take to start; a busy machine with two cores takes a few seconds.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Rows of the reference table, which a failover must not change.
@@ -51,14 +51,6 @@ pub enum PostgresError {
         region: Region,
         /// The last lines of its log.
         log: String,
-    },
-    /// The region was powered off for good.
-    #[error("{region} is powered off (epoch {epoch}); nothing in the lab starts it again")]
-    PoweredOff {
-        /// Where.
-        region: Region,
-        /// Under which epoch.
-        epoch: u64,
     },
     /// A file or folder could not be made.
     #[error("cannot prepare {path}")]
@@ -109,6 +101,8 @@ pub struct Passwords {
     pub agent: String,
     /// Of [`SHOP_USER`].
     pub shop: String,
+    /// Of the regions' hosts: who knows it may run programs there.
+    pub host: String,
     replica: String,
 }
 
@@ -129,7 +123,7 @@ impl Passwords {
             io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut bytes)?;
             Ok::<String, io::Error>(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
         };
-        Ok(Passwords { agent: word()?, shop: word()?, replica: word()? })
+        Ok(Passwords { agent: word()?, shop: word()?, host: word()?, replica: word()? })
     }
 }
 
@@ -184,13 +178,19 @@ impl Postgres {
     /// Its data folder.
     #[must_use]
     pub fn data(&self) -> PathBuf {
-        self.folder.join("data")
+        data_folder(&self.folder)
+    }
+
+    /// The folder of its programs.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        &self.programs
     }
 
     /// Its log.
     #[must_use]
     pub fn log(&self) -> PathBuf {
-        self.folder.join("postgres.log")
+        log_file(&self.folder)
     }
 
     /// Makes the primary's data folder.
@@ -218,8 +218,7 @@ impl Postgres {
     /// # Errors
     /// When pg_basebackup fails.
     pub async fn follow(&self, source: SocketAddr) -> Result<(), PostgresError> {
-        let secret = format!("*:*:*:{REPLICA_USER}:{}\n", self.passwords.replica);
-        let secret = self.secret("replica.pgpass", &secret)?;
+        let secret = self.replica_passfile()?;
         let source = format!(
             "host={} port={} user={REPLICA_USER} application_name={} connect_timeout=3 passfile={}",
             source.ip(),
@@ -234,6 +233,16 @@ impl Postgres {
         args.extend(rest.map(str::to_owned));
         self.run("pg_basebackup", &args).await?;
         self.configure()
+    }
+
+    /// The file by which a standby here proves itself to its primary; written again by each call.
+    pub(crate) fn replica_passfile(&self) -> Result<PathBuf, PostgresError> {
+        self.secret("replica.pgpass", &format!("*:*:*:{REPLICA_USER}:{}\n", self.passwords.replica))
+    }
+
+    /// The same for [`AGENT_USER`], as whom the host's own tools log in.
+    pub(crate) fn agent_passfile(&self) -> Result<PathBuf, PostgresError> {
+        self.secret("lifeboat.pgpass", &format!("*:*:*:{AGENT_USER}:{}\n", self.passwords.agent))
     }
 
     fn configure(&self) -> Result<(), PostgresError> {
@@ -252,49 +261,18 @@ impl Postgres {
         self.write("data/lab.conf", &lines)
     }
 
-    /// Starts it and returns once it answers.
+    /// Returns once a client can log in; the region's host starts it (see `host.rs`).
     ///
     /// # Errors
-    /// When it does not start within 60 s, or the region was powered off.
-    pub async fn start(&self, nursery: &Nursery) -> Result<i32, PostgresError> {
-        if let Some(off) = self.folder.parent().and_then(|lab| crate::power::state(lab, self.region)) {
-            return Err(PostgresError::PoweredOff { region: self.region, epoch: off.epoch });
-        }
-        self.buried().await;
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.log());
-        let log = log.map_err(|source| PostgresError::File { path: self.log(), source })?;
-        let errors = log.try_clone().map_err(|source| PostgresError::File { path: self.log(), source })?;
-        let mut command = tethered(&self.programs.join("postgres"), self.owner);
-        command.args(["-D", "data"]).current_dir(&self.folder).env_clear();
-        command.env("LC_ALL", "C.UTF-8").stdout(log).stderr(errors);
-        let pid = nursery.start(command)?;
+    /// When none can within 60 s.
+    pub async fn answers(&self) -> Result<(), PostgresError> {
         let ready = async {
             while self.connect_to("postgres", AGENT_USER).await.is_err() {
-                if !process::alive(pid) {
-                    return false;
-                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            true
         };
-        match tokio::time::timeout(READY_WITHIN, ready).await {
-            Ok(true) => Ok(pid),
-            _ => Err(PostgresError::NotStarted { region: self.region, log: self.log_tail() }),
-        }
-    }
-
-    /// Waits (5 s at most) until a postmaster that was killed before is out of the process table: a new one takes
-    /// even a zombie for a running server, by the process id in its lock file.
-    async fn buried(&self) {
-        let lock = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
-        let Some(pid) = lock.lines().next().and_then(|line| line.parse::<i32>().ok()) else { return };
-        let gone = async {
-            while !process::alive(pid) && Path::new(&format!("/proc/{pid}")).exists() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        // If it stays, the new server says so itself.
-        let _ = tokio::time::timeout(Duration::from_secs(5), gone).await;
+        let ready = tokio::time::timeout(READY_WITHIN, ready).await;
+        ready.map_err(|_| PostgresError::NotStarted { region: self.region, log: self.log_tail() })
     }
 
     /// Makes the users, the orders and the reference table, on the primary.
@@ -350,9 +328,7 @@ impl Postgres {
     /// The last 20 lines of its log.
     #[must_use]
     pub fn log_tail(&self) -> String {
-        let log = fs::read_to_string(self.log()).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+        log_tail(&self.log())
     }
 
     async fn run(&self, program: &'static str, args: &[String]) -> Result<(), PostgresError> {
@@ -372,7 +348,8 @@ impl Postgres {
         Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
 
-    fn write(&self, name: &str, text: &str) -> Result<(), PostgresError> {
+    /// Writes a file in the region's folder that belongs to the server's user.
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<(), PostgresError> {
         let path = self.folder.join(name);
         fs::write(&path, text)
             .and_then(|()| self.owner.take(&path))
@@ -389,13 +366,30 @@ impl Postgres {
     }
 
     /// A file in the region's folder that only its owner may read.
-    fn secret(&self, name: &str, text: &str) -> Result<PathBuf, PostgresError> {
+    pub(crate) fn secret(&self, name: &str, text: &str) -> Result<PathBuf, PostgresError> {
         let path = self.folder.join(name);
         write_secret(&path, text)
             .and_then(|()| self.owner.take(&path))
             .map_err(|source| PostgresError::File { path: path.clone(), source })?;
         Ok(path)
     }
+}
+
+/// The data folder in a region's folder.
+pub(crate) fn data_folder(region: &Path) -> PathBuf {
+    region.join("data")
+}
+
+/// The server's log in a region's folder.
+pub(crate) fn log_file(region: &Path) -> PathBuf {
+    region.join("postgres.log")
+}
+
+/// The last 20 lines of a log.
+pub(crate) fn log_tail(log: &Path) -> String {
+    let log = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 /// Writes a file that only its owner may read, from its first byte on.

@@ -86,6 +86,8 @@ pub enum To {
     Postgres(Region),
     /// The shop of a region.
     Shop(Region),
+    /// The host of a region's database, where programs can be run (see `host.rs`).
+    Host(Region),
     /// One of the witnesses, numbered from 0.
     Witness(u8),
 }
@@ -95,7 +97,7 @@ impl To {
     #[must_use]
     pub fn region(self) -> Option<Region> {
         match self {
-            To::Postgres(region) | To::Shop(region) => Some(region),
+            To::Postgres(region) | To::Shop(region) | To::Host(region) => Some(region),
             To::Witness(_) => None,
         }
     }
