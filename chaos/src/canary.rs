@@ -10,7 +10,6 @@
 
 pub mod ledger;
 mod pool;
-mod resolver;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +23,8 @@ use tokio_util::task::TaskTracker;
 
 pub use ledger::{Acknowledged, Failed, Failure, Ledger, Way};
 use pool::Pool;
-use resolver::Resolver;
+
+use crate::resolver::Resolver;
 
 /// Milliseconds since the Unix epoch, by the wall clock that lifeboat's records use too.
 #[must_use]

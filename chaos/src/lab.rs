@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::agent::{AgentOptions, SHOP_NAME, program};
 use crate::canary::{Canary, CanaryOptions};
 use crate::host::{Directory, HostError};
+use crate::load::{Load, LoadOptions};
 use crate::network::{Network, WITNESSES};
 use crate::postgres::{DATABASE, Passwords, Postgres, PostgresError, SHOP_USER, Setup, write_secret};
 use crate::power::PowerError;
@@ -43,6 +44,8 @@ pub struct LabOptions {
     pub chaos: Option<PathBuf>,
     /// Leave the folder with its data and logs.
     pub keep: bool,
+    /// Megabytes of rows beside the workload's, for what takes time by size: 150 is the reference database.
+    pub ballast_mb: u32,
 }
 
 /// A lab could not be built, or something in it failed.
@@ -171,12 +174,13 @@ impl Lab {
         east.init().await?;
         lab.boot(Region::East).await?;
         lab.start_postgres(Region::East).await?;
-        east.furnish().await?;
+        east.furnish(lab.options.ballast_mb).await?;
         tell("copying it to west, streaming from east");
         west.follow(lab.network.path(From::Region(Region::West), To::Postgres(Region::East))).await?;
         lab.boot(Region::West).await?;
         lab.start_postgres(Region::West).await?;
         lab.replicated().await?;
+        lab.synchronise(Region::East).await?;
         tell("opening a shop in each region");
         for region in Region::ALL {
             lab.start_shop(region).await?;
@@ -306,6 +310,29 @@ impl Lab {
     #[must_use]
     pub fn canary(&self, name: &str) -> Canary {
         Canary::start(CanaryOptions::new(name, SHOP_NAME, self.network.shop, self.network.authority()))
+    }
+
+    /// A load of 1,000 writes a second on the shop's database, found by the shop's DNS name.
+    #[must_use]
+    pub fn load(&self, name: &str) -> Load {
+        Load::start(self.load_options(name))
+    }
+
+    /// What [`Lab::load`] does, to be changed.
+    #[must_use]
+    pub fn load_options(&self, name: &str) -> LoadOptions {
+        let mut database = tokio_postgres::Config::new();
+        database.port(self.network.postgres).dbname(DATABASE).user(SHOP_USER).password(&self.passwords.shop);
+        LoadOptions {
+            name: name.to_owned(),
+            host: SHOP_NAME.to_owned(),
+            resolver: self.network.authority(),
+            database,
+            regions: Region::ALL.map(|region| (self.network.host(region), region)).into(),
+            sessions: 32,
+            rate: 1000,
+            timeout: Duration::from_secs(1),
+        }
     }
 
     pub(crate) async fn wait(

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, NoTls};
 
+use crate::load::TABLE as ENTRIES;
 use crate::process::{Owner, ProcessError, tethered};
 use crate::region::Region;
 
@@ -29,6 +30,9 @@ pub(crate) const REPLICA_USER: &str = "replica";
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Rows of the reference table, which a failover must not change.
 pub const REFERENCE_ROWS: i64 = 10_000;
+
+/// Rows of the ballast in one page of 8 KiB: each is 960 characters and its header.
+const BALLAST_ROWS_A_PAGE: u64 = 8;
 
 /// A server could not be made, started or asked.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +134,7 @@ impl Passwords {
 /// How a server is set up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Setup {
-    /// Commits on the primary wait until the standby has them on disk.
+    /// Commits on the primary wait until the standby has them on disk (see `Lab::synchronise`).
     pub sync: bool,
     /// Leave `wal_retrieve_retry_interval` at its default of 5 s instead of 100 ms. Then `pg_promote` can
     /// stall that long when it arrives in the instant the primary dies.
@@ -210,7 +214,7 @@ impl Postgres {
             "host all all 127.0.0.0/8 scram-sha-256\nhost replication all 127.0.0.0/8 scram-sha-256\n";
         self.write("data/pg_hba.conf", rules)?;
         self.append("data/postgresql.conf", "include 'lab.conf'\n")?;
-        self.configure()
+        self.configure(None)
     }
 
     /// Makes a standby's data folder by copying the server at `source`, which it will follow.
@@ -232,7 +236,7 @@ impl Postgres {
         let mut args = vec![format!("--dbname={source}"), slot];
         args.extend(rest.map(str::to_owned));
         self.run("pg_basebackup", &args).await?;
-        self.configure()
+        self.configure(None)
     }
 
     /// The file by which a standby here proves itself to its primary; written again by each call.
@@ -245,9 +249,10 @@ impl Postgres {
         self.secret("lifeboat.pgpass", &format!("*:*:*:{AGENT_USER}:{}\n", self.passwords.agent))
     }
 
-    fn configure(&self) -> Result<(), PostgresError> {
+    /// Writes the lab's settings, with the standby that commits wait for, if they wait for one.
+    pub(crate) fn configure(&self, sync: Option<Region>) -> Result<(), PostgresError> {
         let Postgres { region, address, .. } = self;
-        let sync = if self.setup.sync && *region == Region::East { "west" } else { "" };
+        let sync = sync.map_or("", Region::name);
         let retry = if self.setup.stall { "5s" } else { "100ms" };
         let lines = format!(
             "listen_addresses = '{}'\nport = {}\nunix_socket_directories = ''\ncluster_name = '{region}'\n\
@@ -275,16 +280,13 @@ impl Postgres {
         ready.map_err(|_| PostgresError::NotStarted { region: self.region, log: self.log_tail() })
     }
 
-    /// Makes the users, the orders and the reference table, on the primary.
+    /// Makes the users and the tables on the primary, one of them of `ballast_mb` megabytes.
     ///
     /// # Errors
     /// When a statement fails.
-    pub async fn furnish(&self) -> Result<(), PostgresError> {
+    pub async fn furnish(&self, ballast_mb: u32) -> Result<(), PostgresError> {
         let sql = |act| move |source| PostgresError::Sql { region: self.region, act, source };
         let server = self.connect_to("postgres", AGENT_USER).await?;
-        // A synchronous standby is copied from what is made here: waiting for it now would be for ever.
-        let alone = "SET synchronous_commit = local";
-        server.batch_execute(alone).await.map_err(sql("changing a setting"))?;
         let users = format!(
             "CREATE ROLE {SHOP_USER} LOGIN PASSWORD '{}'; CREATE ROLE {REPLICA_USER} LOGIN REPLICATION PASSWORD '{}'",
             self.passwords.shop, self.passwords.replica
@@ -298,10 +300,15 @@ impl Postgres {
              ALTER TABLE orders OWNER TO {SHOP_USER}; \
              CREATE TABLE product (sku int PRIMARY KEY, name text NOT NULL, cents int NOT NULL); \
              INSERT INTO product SELECT n, 'product ' || n, n * 7 % 9973 FROM generate_series(1, {REFERENCE_ROWS}) n; \
-             GRANT SELECT ON product TO {SHOP_USER}"
+             GRANT SELECT ON product TO {SHOP_USER}; \
+             CREATE TABLE {ENTRIES} (load text NOT NULL, id bigint NOT NULL, region text NOT NULL, \
+               sent_ms bigint NOT NULL, committed timestamptz NOT NULL DEFAULT clock_timestamp()); \
+             ALTER TABLE {ENTRIES} OWNER TO {SHOP_USER}; \
+             CREATE TABLE ballast (id int PRIMARY KEY, filler text NOT NULL); \
+             INSERT INTO ballast SELECT n, repeat(md5(n::text), 30) FROM generate_series(1, {ballast}) n",
+            ballast = u64::from(ballast_mb) * 128 * BALLAST_ROWS_A_PAGE,
         );
         let server = self.connect(AGENT_USER).await?;
-        server.batch_execute(alone).await.map_err(sql("changing a setting"))?;
         server.batch_execute(&tables).await.map_err(sql("making the tables"))
     }
 

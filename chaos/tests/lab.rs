@@ -1,13 +1,17 @@
 //! The lab without lifeboat: a real pair is lost and promoted by hand, and every acknowledged order is
 //! accounted for. What the lab says must be true before it may judge anything else.
 
-#![expect(clippy::unwrap_used, reason = "the name server below is part of the tests")]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
+#[path = "lab/name_server.rs"]
+mod name_server;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lifeboat_chaos::postgres::Setup;
 use lifeboat_chaos::{CanaryOptions, Fault, From, Lab, LabOptions, Region, To, power, process};
+use name_server::name_server;
 
 fn options() -> LabOptions {
     LabOptions { chaos: Some(PathBuf::from(env!("CARGO_BIN_EXE_chaos"))), ..LabOptions::default() }
@@ -33,30 +37,6 @@ async fn health(lab: &Lab, region: Region) -> u16 {
         return 0;
     }
     answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
-}
-
-/// A DNS server that says where the shop is: the authority's place while there is no agent.
-async fn name_server(lab: &Lab) -> std::sync::Arc<std::sync::Mutex<Region>> {
-    use hickory_proto::op::{Message, OpCode};
-    use hickory_proto::rr::{RData, Record, rdata::A};
-    let socket = tokio::net::UdpSocket::bind(lab.network().authority()).await.unwrap();
-    let says = std::sync::Arc::new(std::sync::Mutex::new(Region::East));
-    let hosts = Region::ALL.map(|region| (region, lab.network().host(region)));
-    let place = says.clone();
-    tokio::spawn(async move {
-        let mut buffer = [0; 512];
-        while let Ok((count, from)) = socket.recv_from(&mut buffer).await {
-            let question = Message::from_vec(&buffer[..count]).unwrap();
-            let mut answer = Message::response(question.metadata.id, OpCode::Query);
-            answer.add_query(question.queries[0].clone());
-            let region = *place.lock().unwrap();
-            let host = hosts.iter().find(|(name, _)| *name == region).unwrap().1;
-            let name = question.queries[0].name().clone();
-            answer.add_answer(Record::from_rdata(name, 1, RData::A(A(host))));
-            socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
-        }
-    });
-    says
 }
 
 #[tokio::test]

@@ -98,6 +98,7 @@ impl Demo {
             lifeboat: self.lifeboat.clone(),
             chaos: None,
             keep: self.keep,
+            ballast_mb: 0,
         };
         // What was told last is what is going on now; it is done when the next is told.
         let now = std::cell::RefCell::new((String::from("laying out addresses and folders"), Instant::now()));

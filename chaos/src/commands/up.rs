@@ -37,6 +37,7 @@ impl Up {
             lifeboat: self.lifeboat,
             chaos: None,
             keep: self.keep,
+            ballast_mb: 0,
         };
         let lab = Lab::start_telling(options, |what| stage.say(&format!("  {what}"))).await?;
         let folder = lab.folder().display();

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 const ATTEMPT: Duration = Duration::from_millis(250);
 const ATTEMPTS: usize = 3;
 
-pub(super) struct Resolver {
+pub(crate) struct Resolver {
     server: SocketAddr,
     name: Option<Name>,
     // One lookup at a time: the orders that need its answer wait for it.
@@ -25,12 +25,12 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    pub(super) fn new(server: SocketAddr, name: &str) -> Resolver {
+    pub(crate) fn new(server: SocketAddr, name: &str) -> Resolver {
         Resolver { server, name: Name::from_str(name).ok(), kept: Mutex::new(None) }
     }
 
     /// The first A record of the name; none when it does not resolve.
-    pub(super) async fn address(&self) -> Option<Ipv4Addr> {
+    pub(crate) async fn address(&self) -> Option<Ipv4Addr> {
         let mut kept = self.kept.lock().await;
         if let Some((address, until)) = *kept
             && Instant::now() < until

@@ -1,0 +1,121 @@
+//! The load, the ballast and the isolated writes of a lab, on a real pair that is moved by hand: what is counted
+//! here is what a failover is judged by.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
+#[path = "lab/name_server.rs"]
+mod name_server;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lifeboat_chaos::canary::now_ms;
+use lifeboat_chaos::load::Tally;
+use lifeboat_chaos::postgres::Setup;
+use lifeboat_chaos::{Lab, LabOptions, Region};
+use name_server::name_server;
+
+fn options() -> LabOptions {
+    LabOptions { chaos: Some(PathBuf::from(env!("CARGO_BIN_EXE_chaos"))), ..LabOptions::default() }
+}
+
+async fn until(what: &str, met: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !met().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+async fn sql<T: for<'a> tokio_postgres::types::FromSql<'a>>(lab: &Lab, region: Region, sql: &str) -> T {
+    let server = lab.server(region).connect("lifeboat").await.unwrap();
+    server.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_follows_the_primary_and_counts_what_was_lost_and_what_is_there_twice() {
+    let lab = Lab::start(options()).await.unwrap();
+    let says = name_server(&lab).await;
+    let began = now_ms();
+    let load = lab.load("steady");
+    until("east takes writes", async || load.look(|ledger| ledger.taken_by(Region::East)) >= 2000).await;
+    let rate = load.look(|ledger| ledger.taken_in(&(began..=now_ms()))) as u64 * 1000 / (now_ms() - began);
+    println!("{rate} writes a second");
+
+    // What east acknowledges after the cut, it alone has.
+    lab.cut_replication(Region::West);
+    let before = load.look(|ledger| ledger.taken_by(Region::East));
+    until("east goes on", async || load.look(|ledger| ledger.taken_by(Region::East)) >= before + 200).await;
+    lab.lose(Region::East).unwrap();
+    lab.promote(Region::West).await.unwrap();
+    *says.lock().unwrap() = Region::West;
+    until("west takes writes", async || load.look(|ledger| ledger.taken_by(Region::West)) >= 500).await;
+    let ledger = load.stop().await;
+
+    let gap = ledger.gap(Region::East, Region::West, &(began..=now_ms())).unwrap();
+    println!("write gap {:?} ms, {} not acknowledged", gap.ms(), ledger.failed);
+    let first = ledger.acknowledged.iter().position(|write| write.region == Region::West).unwrap();
+    assert_eq!(gap.first_ms, ledger.acknowledged[first].acknowledged_ms);
+    assert!(gap.last_ms <= gap.first_ms);
+
+    let rows = lab.entries(Region::West, "steady").await.unwrap();
+    let tally = ledger.tally(&rows);
+    assert_eq!((tally.acknowledged, tally.duplicated), (ledger.acknowledged.len() as u64, 0));
+    assert!(tally.lost >= 150, "{tally:?}: the writes after the cut are not on west");
+    assert!((tally.lost as usize) < ledger.taken_by(Region::East), "{tally:?}: those before it are");
+    assert!(ledger.acknowledged.iter().all(|write| write.region == Region::East || rows[&write.id] == 1));
+
+    // Rows that someone writes again are seen.
+    let again = "WITH again AS (INSERT INTO entry SELECT * FROM entry WHERE load = 'steady' ORDER BY id LIMIT 3 \
+                 RETURNING 1) SELECT count(*) FROM again";
+    assert_eq!(sql::<i64>(&lab, Region::West, again).await, 3);
+    let rows = lab.entries(Region::West, "steady").await.unwrap();
+    assert_eq!(ledger.tally(&rows), Tally { duplicated: 3, ..tally });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_synchronous_standby_a_load_loses_nothing_and_a_promoted_region_waits_for_nobody() {
+    let setup = Setup { sync: true, stall: false };
+    let lab = Lab::start(LabOptions { setup, ..options() }).await.unwrap();
+    let says = name_server(&lab).await;
+    let waits_for = "SELECT current_setting('synchronous_standby_names')";
+    assert_eq!(sql::<String>(&lab, Region::East, waits_for).await, "west");
+    let load = lab.load("sync");
+    until("east takes writes", async || load.look(|ledger| ledger.taken_by(Region::East)) >= 500).await;
+    lab.lose(Region::East).unwrap();
+    lab.promote(Region::West).await.unwrap();
+    *says.lock().unwrap() = Region::West;
+    until("west commits alone", async || load.look(|ledger| ledger.taken_by(Region::West)) >= 100).await;
+    let ledger = load.stop().await;
+    let tally = ledger.tally(&lab.entries(Region::West, "sync").await.unwrap());
+    assert_eq!((tally.lost, tally.duplicated), (0, 0), "{tally:?}");
+    assert_eq!(sql::<String>(&lab, Region::West, waits_for).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_isolated_primary_takes_writes_that_only_it_has() {
+    let setup = Setup { sync: true, stall: false };
+    let lab = Lab::start(LabOptions { setup, ballast_mb: 4, ..options() }).await.unwrap();
+    let reference = lab.reference(Region::East).await.unwrap();
+    let size: i64 = sql(&lab, Region::East, "SELECT pg_table_size('ballast')").await;
+    assert!((4 << 20..5 << 20).contains(&size), "{size} bytes of ballast");
+    assert_eq!(lab.reference(Region::West).await.unwrap(), reference);
+
+    lab.lose(Region::East).unwrap();
+    lab.promote(Region::West).await.unwrap();
+    lab.bring_back(Region::East).await.unwrap();
+    let ids = lab.write_isolated(Region::East, 5).await.unwrap();
+    let more = lab.write_isolated(Region::East, 5).await.unwrap();
+    let all: HashSet<String> = ids.into_iter().chain(more).collect();
+    assert_eq!(all.len(), 10);
+    assert!(all.is_subset(&lab.orders(Region::East).await.unwrap()));
+    assert!(all.is_disjoint(&lab.orders(Region::West).await.unwrap()));
+
+    // A server that is read only refuses, and the caller learns it.
+    let server = lab.server(Region::East).connect("lifeboat").await.unwrap();
+    server.batch_execute("ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
+    server.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    until("east refuses", async || lab.write_isolated(Region::East, 1).await.is_err()).await;
+}
