@@ -13,7 +13,7 @@ use std::time::Duration;
 use lifeboat_chaos::canary::now_ms;
 use lifeboat_chaos::load::Tally;
 use lifeboat_chaos::postgres::Setup;
-use lifeboat_chaos::{Lab, LabOptions, Region};
+use lifeboat_chaos::{From, Lab, LabOptions, Region, To};
 use name_server::name_server;
 
 fn options() -> LabOptions {
@@ -118,4 +118,60 @@ async fn an_isolated_primary_takes_writes_that_only_it_has() {
     server.batch_execute("ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
     server.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     until("east refuses", async || lab.write_isolated(Region::East, 1).await.is_err()).await;
+}
+
+/// What `lifeboat host` does, by hand and with PostgreSQL's own tools: the lab has all that it needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_primary_can_be_rewound_on_its_host_and_follow_the_new_one() {
+    let setup = Setup { sync: true, stall: false };
+    let lab = Lab::start(LabOptions { setup, ballast_mb: 4, ..options() }).await.unwrap();
+    let reference = lab.reference(Region::East).await.unwrap();
+    let says = name_server(&lab).await;
+    let load = lab.load("back");
+    until("east takes writes", async || load.look(|ledger| ledger.taken_by(Region::East)) >= 300).await;
+    lab.lose(Region::East).unwrap();
+    lab.promote(Region::West).await.unwrap();
+    *says.lock().unwrap() = Region::West;
+    until("west takes writes", async || load.look(|ledger| ledger.taken_by(Region::West)) >= 300).await;
+    lab.bring_back(Region::East).await.unwrap();
+    let isolated = lab.write_isolated(Region::East, 7).await.unwrap();
+
+    let back = now_ms();
+    let west = lab.server(Region::West).connect("lifeboat").await.unwrap();
+    west.batch_execute("CHECKPOINT").await.unwrap();
+    west.batch_execute("SELECT pg_create_physical_replication_slot('east', true)").await.unwrap();
+    lab.stop_postgres(Region::East).await.unwrap();
+    let path = lab.network().path(From::Region(Region::East), To::Postgres(Region::West));
+    let rewind = format!(
+        "set -e; cp data/lab.conf kept; {}/pg_rewind --target-pgdata=data --source-server=\
+         'host={} port={} dbname=postgres user=lifeboat passfile=lifeboat.pgpass'; cp kept data/lab.conf; \
+         touch data/standby.signal; printf \"primary_conninfo = 'host={} port={} user=replica passfile=../replica.pgpass'\\n\
+         primary_slot_name = 'east'\\n\" >> data/postgresql.auto.conf",
+        lab.server(Region::East).programs().display(),
+        path.ip(),
+        path.port(),
+        path.ip(),
+        path.port(),
+    );
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chaos"));
+    command.args(["host", "exec", "east", "--lab"]).arg(lab.folder()).args(["--", "sh", "-c", &rewind]);
+    let said = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert!(said.status.success(), "{said:?}");
+    lab.start_postgres(Region::East).await.unwrap();
+    lab.synchronise(Region::West).await.unwrap();
+    println!("streaming and synchronous {} ms after it was back", now_ms() - back);
+
+    let ledger = load.stop().await;
+    let written: i64 = sql(&lab, Region::West, "SELECT count(*) FROM entry").await;
+    until("east has replayed all", async || {
+        sql::<i64>(&lab, Region::East, "SELECT count(*) FROM entry").await == written
+    })
+    .await;
+    assert!(sql::<bool>(&lab, Region::East, "SELECT pg_is_in_recovery()").await);
+    let tally = ledger.tally(&lab.entries(Region::East, "back").await.unwrap());
+    assert_eq!((tally.lost, tally.duplicated), (0, 0), "{tally:?}");
+    assert_eq!(lab.reference(Region::East).await.unwrap(), reference);
+    let orders = lab.orders(Region::East).await.unwrap();
+    assert!(isolated.iter().all(|id| !orders.contains(id)));
+    assert_eq!(sql::<String>(&lab, Region::East, "SELECT current_setting('cluster_name')").await, "east");
 }
