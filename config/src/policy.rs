@@ -47,6 +47,8 @@ fn workload(workload: &Workload) -> WorkloadPolicy {
         names: workload.names.iter().map(name).collect(),
         fences: workload.fence.iter().map(|(r, f)| (RegionName::new(r), f.timeout.0)).collect(),
         canary: workload.canary.is_some(),
+        hosts: std::collections::BTreeSet::new(),
+        maintenance: Vec::new(),
     }
 }
 
@@ -57,6 +59,9 @@ fn failover(failover: &workload::Failover) -> FailoverPolicy {
             workload::Mode::Supervised => Mode::Supervised,
         },
         quorum: failover.quorum,
+        approvals: 1,
+        hold_down: std::time::Duration::from_secs(600),
+        rejoin: true,
         cooldown: failover.cooldown.0,
         budget: failover.budget,
         budget_window: failover.budget_window.0,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use thiserror::Error;
 
-use crate::page::{Deed, Fact, Runbook, Step};
+use crate::page::{Deed, Fact, Kind, Runbook, Step};
 
 /// One thing that is wrong with a page.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -86,12 +86,25 @@ pub enum FlawKind {
 const fn gift(deed: Deed) -> Option<Fact> {
     match deed {
         Deed::MeasureLoss => Some(Fact::Loss),
+        Deed::CheckStandby => Some(Fact::Ready),
         Deed::Fence => Some(Fact::Fenced),
+        Deed::CatchUp => Some(Fact::CaughtUp),
         Deed::Promote => Some(Fact::Primary),
         Deed::AwaitServing => Some(Fact::Serving),
         Deed::SwitchDns => Some(Fact::Names),
         Deed::Verify => Some(Fact::Verified),
-        Deed::Report => None,
+        Deed::Salvage => Some(Fact::Salvaged),
+        Deed::Rejoin => Some(Fact::Rejoined),
+        Deed::AwaitReplication => Some(Fact::Replicating),
+        Deed::Drain
+        | Deed::Lift
+        | Deed::Report
+        | Deed::Run
+        | Deed::Http
+        | Deed::Sql
+        | Deed::Wait
+        | Deed::Notify
+        | Deed::Approve => None,
     }
 }
 
@@ -118,17 +131,17 @@ pub(crate) fn flaws(page: &Runbook, text: &str) -> Vec<Flaw> {
         if step.attempts == 0 {
             flaw(FlawKind::NoAttempts { step: name() });
         }
-        order_flaws(step).into_iter().for_each(&mut flaw);
+        order_flaws(page.kind, step).into_iter().for_each(&mut flaw);
         given.extend(&step.gives);
     }
     flaws
 }
 
 /// What may not be left out of a step, whatever the page's author thinks.
-fn order_flaws(step: &Step) -> Vec<FlawKind> {
+fn order_flaws(kind: Kind, step: &Step) -> Vec<FlawKind> {
     let mut kinds = Vec::new();
     let name = || step.name.clone();
-    if step.deed == Deed::Fence && !step.needs.contains(&Fact::Loss) {
+    if kind == Kind::Failover && step.deed == Deed::Fence && !step.needs.contains(&Fact::Loss) {
         kinds.push(FlawKind::FenceBeforeLoss { step: name() });
     }
     if step.deed == Deed::Promote && !step.needs.contains(&Fact::Fenced) {

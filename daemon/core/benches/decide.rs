@@ -42,12 +42,17 @@ fn workload(name: &str, probes: usize) -> WorkloadPolicy {
             budget_window: Duration::from_secs(86_400),
             approval_expires: Duration::from_secs(3_600),
             freshness: Duration::from_secs(30),
+            approvals: 1,
+            hold_down: Duration::from_secs(600),
+            rejoin: true,
         },
         probes: (0..probes).map(|n| (ProbeName::new(format!("probe-{n:04}")), probe(n))).collect(),
         databases: BTreeMap::new(),
         names: BTreeMap::new(),
         fences: BTreeMap::new(),
         canary: false,
+        hosts: std::collections::BTreeSet::new(),
+        maintenance: Vec::new(),
     }
 }
 
@@ -60,7 +65,7 @@ fn policy(workloads: Vec<WorkloadPolicy>) -> Policy {
 }
 
 fn restored(policy: Policy, records: &[Stamped]) -> Guardian {
-    let page = lifeboat_runbooks::load(lifeboat_runbooks::FAILOVER).expect("the shipped page loads");
+    let page = lifeboat_runbooks::Runbooks::shipped().expect("the shipped pages load");
     Guardian::restore(policy, page, "bench", records)
 }
 

@@ -40,6 +40,8 @@ pub struct Command {
     pub step: StepName,
     /// Which attempt, from 1.
     pub attempt: u32,
+    /// Whether the step is to be taken back.
+    pub undo: bool,
     /// What to do, with every choice made.
     pub action: Action,
     /// How long it may take.

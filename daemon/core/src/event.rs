@@ -20,17 +20,26 @@ pub enum Event {
     Ordered(Order),
     /// An attempt at a step has ended.
     StepEnded {
-        /// The workload.
-        workload: WorkloadName,
-        /// The run.
-        run: RunId,
-        /// The step.
-        step: StepName,
-        /// Which attempt it was.
-        attempt: u32,
+        /// Which.
+        ended: Attempt,
         /// What came of it.
         outcome: Outcome,
     },
+}
+
+/// One attempt at a step, or at taking it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The workload.
+    pub workload: WorkloadName,
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: StepName,
+    /// Its number.
+    pub attempt: u32,
+    /// Whether the step was to be taken back.
+    pub undo: bool,
 }
 
 /// How many witnesses answered a vantage.

@@ -31,6 +31,9 @@ pub struct StepForecast {
     /// The median of its last runs, in milliseconds.
     #[serde(with = "time::millis_option")]
     pub median: Option<Duration>,
+    /// What 95 in 100 of them kept to, in milliseconds; the longest when there are fewer than 20.
+    #[serde(default, with = "time::millis_option")]
+    pub p95: Option<Duration>,
     /// Over how many runs.
     pub runs: usize,
 }
@@ -43,16 +46,23 @@ impl Forecast {
         let detect_silent = vital().map(|p| (p.interval * p.failures).max(p.silence + p.interval)).max();
         let steps = plan.steps.iter().map(|step| {
             let known = timings.get(&step.name).map_or(&[][..], Vec::as_slice);
-            StepForecast { step: step.name.clone(), median: median(known), runs: known.len() }
+            StepForecast {
+                step: step.name.clone(),
+                median: part(known, 50),
+                p95: part(known, 95),
+                runs: known.len(),
+            }
         });
         Self { detect_refusing, detect_silent: detect_silent.unwrap_or_default(), steps: steps.collect() }
     }
 }
 
-fn median(lengths: &[Duration]) -> Option<Duration> {
+/// What `percent` in 100 of the lengths do not exceed.
+fn part(lengths: &[Duration], percent: usize) -> Option<Duration> {
     let mut sorted = lengths.to_vec();
     sorted.sort_unstable();
-    sorted.get(sorted.len() / 2).copied()
+    let last = sorted.len().checked_sub(1)?;
+    sorted.get((sorted.len() * percent / 100).min(last)).copied()
 }
 
 #[cfg(test)]
@@ -60,10 +70,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_of_what_was_measured() {
+    fn the_parts_are_of_what_was_measured() {
         let seconds =
-            |list: &[u64]| median(&list.iter().map(|s| Duration::from_secs(*s)).collect::<Vec<_>>());
-        assert_eq!(seconds(&[]), None);
-        assert_eq!(seconds(&[9, 1, 3]), Some(Duration::from_secs(3)));
+            |list: &[u64], p| part(&list.iter().map(|s| Duration::from_secs(*s)).collect::<Vec<_>>(), p);
+        assert_eq!(seconds(&[], 50), None);
+        assert_eq!(seconds(&[9, 1, 3], 50), Some(Duration::from_secs(3)));
+        assert_eq!(seconds(&[9, 1, 3], 95), Some(Duration::from_secs(9)));
+        assert_eq!(seconds(&(1..=20).collect::<Vec<_>>(), 95), Some(Duration::from_secs(20)));
+        assert_eq!(seconds(&(1..=40).collect::<Vec<_>>(), 95), Some(Duration::from_secs(39)));
     }
 }

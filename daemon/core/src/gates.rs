@@ -116,7 +116,11 @@ impl Gates<'_> {
                 by: pause.by.clone(),
                 why: pause.reason.clone(),
             }),
-            _ => Ok(Reason::NotPaused),
+            _ => {
+                let windows = self.workload.policy.maintenance.iter();
+                let open = windows.filter_map(|window| window.open_until(self.now)).max();
+                open.map_or(Ok(Reason::NotPaused), |until| Err(Reason::MaintenanceUntil { until }))
+            }
         }
     }
 
@@ -141,9 +145,73 @@ impl Gates<'_> {
     /// Whether a region could take over.
     pub(crate) fn target_answers(&self, region: &RegionName) -> Result<(), Reason> {
         let w = self.workload;
-        w.survey
-            .answers(&w.policy, self.agent, region, self.now)
+        let answers = w.survey.answers(&w.policy, self.agent, region, self.now);
+        answers
+            .and_then(|()| self.up_to_date(region))
             .map_err(|because| Reason::TargetDown { region: region.clone(), because: Box::new(because) })
+    }
+
+    /// Whether the region's databases have followed the workload's last move: one that was left, and has not
+    /// rejoined, must not be moved to.
+    fn up_to_date(&self, region: &RegionName) -> Result<(), Reason> {
+        let w = self.workload;
+        for (database, wanted) in &w.ledger.timelines {
+            let Some((_, sample)) = w.survey.sample(region, database) else { continue };
+            if sample.timeline < *wanted {
+                let (database, region) = (database.clone(), region.clone());
+                return Err(Reason::Outdated { database, region, found: sample.timeline, wanted: *wanted });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a planned move to the region would lose nothing: its databases stream from the primary.
+    pub(crate) fn follows(&self, region: &RegionName) -> Result<(), Reason> {
+        let w = self.workload;
+        let follows =
+            self.target_answers(region).and_then(|()| w.survey.streams(&w.policy, region, self.now));
+        follows.map_err(|because| Reason::NotFollowing { region: region.clone(), because: Box::new(because) })
+    }
+
+    /// Whether a region that was away has been back for long enough.
+    pub(crate) fn held_down(&self, region: &RegionName) -> Result<(), Reason> {
+        let w = self.workload;
+        let since = w.ledger.healthy_since.get(region).copied().unwrap_or(self.now);
+        let ends = since + w.policy.failover.hold_down;
+        if self.now >= ends {
+            return Ok(());
+        }
+        Err(Reason::HeldDown { region: region.clone(), left: ends.since(self.now) })
+    }
+
+    /// An old primary that has returned, still believes it is one, and may be made a standby without asking.
+    pub(crate) fn returned(&self) -> Option<(RegionName, Reason)> {
+        let w = self.workload;
+        let second = w.survey.second_primary(&w.policy, &w.ledger.primary, self.now)?;
+        let Reason::TwoPrimaries { region, .. } = second.clone() else { return None };
+        let older = w.policy.databases.keys().all(|database| {
+            let here = w.survey.sample(&w.ledger.primary, database);
+            let there = w.survey.sample(&region, database);
+            // Promoted later than ours, or another cluster: then it is this agent's record that is old.
+            here.zip(there).is_some_and(|((_, here), (_, there))| {
+                there.timeline < here.timeline && there.system == here.system
+            })
+        });
+        let primary = self.judged(&w.ledger.primary).verdict == Verdict::Healthy;
+        let wanted = w.policy.failover.rejoin && !w.ledger.kept_out.contains(&region);
+        let ready = older && primary && wanted && self.not_paused().is_ok() && self.rejoin_hold_off();
+        ready.then(|| (region.clone(), Reason::Returned { region, because: Box::new(second) }))
+    }
+
+    /// A rejoin that failed is tried again later and later.
+    fn rejoin_hold_off(&self) -> bool {
+        let w = self.workload;
+        w.ledger.rejoins_failed.is_none_or(|(at, times)| self.now >= at + self.longer_each_time(times))
+    }
+
+    fn longer_each_time(&self, times: u32) -> std::time::Duration {
+        let wait = self.workload.policy.failover.freshness * 2u32.pow(times.clamp(1, 8) - 1);
+        wait.min(LONGEST_HOLD_OFF)
     }
 
     /// Whether each database's cluster is known, and the target's standby belongs to it.
@@ -204,8 +272,7 @@ impl Gates<'_> {
     fn hold_off(&self) -> Result<Reason, Reason> {
         let w = self.workload;
         // Each run that comes to nothing doubles the wait, up to an hour: a person was told of the first.
-        let wait = |times: u32| w.policy.failover.freshness * 2u32.pow(times.clamp(1, 8) - 1);
-        let ends = w.ledger.fruitless.map(|(at, times)| at + wait(times).min(LONGEST_HOLD_OFF));
+        let ends = w.ledger.fruitless.map(|(at, times)| at + self.longer_each_time(times));
         match ends {
             Some(ends) if self.now < ends => Err(Reason::HeldOff { left: ends.since(self.now) }),
             _ => Ok(Reason::NothingFruitless),

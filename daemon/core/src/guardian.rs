@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lifeboat_runbooks::Runbook;
+use lifeboat_runbooks::{Kind, Runbook, Runbooks};
 
 use crate::condition::{Condition, Gate};
 use crate::decision::{Decision, Notice, Severity};
@@ -17,10 +17,11 @@ use crate::ledger::Ledger;
 use crate::machine::{Happening, Phase, Reaction};
 use crate::names::{AgentName, DatabaseName, Epoch, RegionName, RunId, SystemIdentifier, WorkloadName};
 use crate::order::{Answer, Order};
-use crate::plan::{Move, Plan};
+use crate::plan::Plan;
+use crate::plan::binding::Binding;
 use crate::policy::{ConnectivityPolicy, Policy, WorkloadPolicy};
 use crate::reason::Reason;
-use crate::record::{Record, Stamped};
+use crate::record::{Record, Stamped, Trigger};
 use crate::sighting::{DatabaseState, Evidence, Failure, FailureKind, Sighting};
 use crate::status::Verdict;
 use crate::survey::{Survey, Witnesses, troubled};
@@ -57,7 +58,7 @@ pub struct Guardian {
     agent: AgentName,
     version: String,
     connectivity: ConnectivityPolicy,
-    runbook: Runbook,
+    runbooks: Runbooks,
     pub(crate) workloads: BTreeMap<WorkloadName, Workload>,
     pub(crate) witnesses: Witnesses,
     started: Option<Moment>,
@@ -70,15 +71,15 @@ pub(crate) struct Deciding<'a> {
     pub(crate) agent: &'a AgentName,
     pub(crate) connectivity: &'a ConnectivityPolicy,
     pub(crate) witnesses: &'a Witnesses,
-    pub(crate) runbook: &'a Runbook,
+    pub(crate) runbooks: &'a Runbooks,
     pub(crate) workload: &'a mut Workload,
     pub(crate) now: Moment,
     pub(crate) decision: Decision,
 }
 
 impl Guardian {
-    /// A guardian that has read its record; `failover` is the runbook it follows.
-    pub fn restore(policy: Policy, failover: Runbook, version: &str, records: &[Stamped]) -> Self {
+    /// A guardian that has read its record.
+    pub fn restore(policy: Policy, runbooks: Runbooks, version: &str, records: &[Stamped]) -> Self {
         let workloads = policy.workloads.into_iter().map(|(name, policy)| {
             let ledger = Ledger::new(&policy);
             (name, Workload { policy, ledger, survey: Survey::default(), told: Told::default() })
@@ -87,7 +88,7 @@ impl Guardian {
             agent: policy.agent,
             version: version.to_owned(),
             connectivity: policy.connectivity,
-            runbook: failover,
+            runbooks,
             workloads: workloads.collect(),
             witnesses: Witnesses::default(),
             started: None,
@@ -117,13 +118,11 @@ impl Guardian {
             Event::Sighted(sighting) => self.sight(now, &sighting),
             Event::Witnessed(witnessing) => self.witness(now, witnessing),
             Event::Ordered(order) => self.order(now, order),
-            Event::StepEnded { workload, run, step, attempt, outcome } => {
-                self.with(now, &workload, |deciding| {
-                    if deciding.reaction(Happening::StepEnded) == Reaction::TakeOutcome {
-                        deciding.take_outcome(&run, &step, attempt, outcome);
-                    }
-                })
-            }
+            Event::StepEnded { ended, outcome } => self.with(now, &ended.workload, |deciding| {
+                if deciding.reaction(Happening::StepEnded) == Reaction::TakeOutcome {
+                    deciding.take_outcome(&ended, outcome);
+                }
+            }),
         }
     }
 
@@ -182,13 +181,19 @@ impl Guardian {
     fn order(&mut self, now: Moment, order: Order) -> Decision {
         let found = match &order {
             Order::Failover { workload, .. }
+            | Order::Switchover { workload, .. }
+            | Order::Failback { workload, .. }
+            | Order::Rejoin { workload, .. }
             | Order::Pause { workload, .. }
             | Order::Resume { workload, .. } => {
                 let known = self.workloads.keys().cloned().collect();
                 let name = self.workloads.contains_key(workload).then(|| workload.clone());
                 name.ok_or_else(|| Reason::UnknownWorkload { workload: workload.clone(), known })
             }
-            Order::Approve { run, .. } | Order::Abandon { run, .. } => {
+            Order::Approve { run, .. }
+            | Order::Abandon { run, .. }
+            | Order::Cancel { run, .. }
+            | Order::Skip { run, .. } => {
                 self.workload_of(run).ok_or_else(|| Reason::UnknownRun { run: run.clone() })
             }
         };
@@ -229,7 +234,7 @@ impl Guardian {
             agent: &self.agent,
             connectivity: &self.connectivity,
             witnesses: &self.witnesses,
-            runbook: &self.runbook,
+            runbooks: &self.runbooks,
             workload,
             now,
             decision: Decision::default(),
@@ -283,12 +288,14 @@ impl Guardian {
         }
     }
 
-    /// The plan that a failover would carry out now, and how long it would take. Touches nothing.
+    /// The plan that a procedure would carry out now, and how long it would take. Touches nothing. `to` is the target;
+    /// of a rejoin, the region that returns.
     ///
     /// # Errors
     /// The reason why there is no plan.
     pub fn plan(
         &self,
+        kind: Kind,
         workload: &WorkloadName,
         to: Option<&RegionName>,
         now: Moment,
@@ -297,11 +304,14 @@ impl Guardian {
             workload: workload.clone(),
             known: self.workloads.keys().cloned().collect(),
         })?;
-        let to = match to {
-            Some(region) => found.standby(region)?,
-            None => self.gates(found, now).target().or_else(|reason| found.first_standby().ok_or(reason))?,
+        let to = match (kind, to) {
+            (Kind::Failback, None) => found.standby(&found.policy.home)?,
+            (_, Some(region)) => found.standby(region)?,
+            (_, None) => {
+                self.gates(found, now).target().or_else(|reason| found.first_standby().ok_or(reason))?
+            }
         };
-        let plan = found.plan(&self.runbook, to)?;
+        let plan = found.plan(self.runbooks.page(kind), to, kind == Kind::Failover)?;
         let forecast = Forecast::of(&plan, &found.policy, &found.ledger.timings);
         Ok((plan, forecast))
     }
@@ -370,10 +380,19 @@ impl Workload {
         self.policy.regions().find(|r| **r != self.ledger.primary).cloned()
     }
 
-    /// Binds the runbook to a move to `to`, under the next epoch.
-    pub(crate) fn plan(&self, runbook: &Runbook, to: RegionName) -> Result<Plan, Reason> {
-        let movement = Move { from: self.ledger.primary.clone(), to, epoch: self.ledger.epoch.next() };
-        Plan::bind(runbook, &self.policy, &self.ledger.identities, &movement)
+    /// Binds a runbook to a move to `region`, or to its return, under the next epoch.
+    pub(crate) fn plan(
+        &self,
+        runbook: &Runbook,
+        region: RegionName,
+        automatic: bool,
+    ) -> Result<Plan, Reason> {
+        let primary = self.ledger.primary.clone();
+        let (from, to) = if runbook.kind == Kind::Rejoin { (region, primary) } else { (primary, region) };
+        let known = self.policy.databases.keys();
+        let clusters = known.filter_map(|d| Some((d.clone(), self.cluster_of(d)?))).collect();
+        let epoch = self.ledger.epoch.next();
+        Binding { policy: &self.policy, clusters, from, to, epoch, automatic }.plan(runbook)
     }
 }
 
@@ -431,8 +450,13 @@ impl Deciding<'_> {
             let left = self.workload.ledger.phase.run().is_some_and(|run| run.plan.from == region);
             if known != Some(judged.verdict) {
                 let (workload, reason) = (self.name(), judged.reason.clone());
-                self.write(Record::VerdictChanged { workload, region, verdict: judged.verdict, reason });
-                if primary || !left {
+                self.write(Record::VerdictChanged {
+                    workload,
+                    region: region.clone(),
+                    verdict: judged.verdict,
+                    reason,
+                });
+                if !self.expected(&region) && (primary || !left) {
                     self.tell_verdict(primary, known, judged.verdict, &judged.reason);
                 }
             }
@@ -444,6 +468,12 @@ impl Deciding<'_> {
         if !young {
             self.note_blindness();
         }
+    }
+
+    /// Whether a planned run makes a region look unwell for a while.
+    fn expected(&self, region: &RegionName) -> bool {
+        let planned = self.workload.ledger.phase.run().filter(|run| run.plan.kind != Kind::Failover);
+        planned.is_some_and(|run| run.plan.from == *region || run.plan.to == *region)
     }
 
     /// Tells people once when this agent cannot prove its own connectivity: while it cannot, nothing is done
@@ -515,7 +545,7 @@ impl Deciding<'_> {
     fn consider(&mut self) {
         // Health first, and cheaply: all other gates matter only when the primary is lost.
         if self.workload.ledger.verdicts.get(&self.workload.ledger.primary) != Some(&Verdict::Lost) {
-            return;
+            return self.consider_return();
         }
         let gates = self.gates();
         let shut = gates.conditions().into_iter().find(|condition| !condition.holds);
@@ -527,11 +557,19 @@ impl Deciding<'_> {
         }
     }
 
+    /// Opens a rejoin when an old primary has come back and believes it is one.
+    fn consider_return(&mut self) {
+        let Some((region, reason)) = self.gates().returned() else { return };
+        if let Err(reason) = self.open(Kind::Rejoin, region, Trigger::Automatic, reason) {
+            self.tell(Severity::Critical, reason);
+        }
+    }
+
     fn open_automatic(&mut self, to: RegionName) {
         let region = self.workload.ledger.primary.clone();
         let because = Box::new(self.gates().judged(&region).reason);
         let reason = Reason::PrimaryLost { region, because };
-        if let Err(reason) = self.open(to, crate::record::Trigger::Automatic, reason) {
+        if let Err(reason) = self.open(Kind::Failover, to, Trigger::Automatic, reason) {
             self.decline(Condition { gate: Gate::Identity, holds: false, reason });
         }
     }

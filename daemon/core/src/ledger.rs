@@ -3,15 +3,16 @@
 //! **Invariant:** nothing changes here but by [`Ledger::apply`], live and in replay alike; so the state
 //! after a restart is the state before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use lifeboat_runbooks::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Gate;
 use crate::machine::Phase;
-use crate::names::{DatabaseName, Epoch, RegionName, RunId, StepName, SystemIdentifier};
-use crate::outcome::Outcome;
+use crate::names::{DatabaseName, Epoch, RegionName, RunId, StepName, SystemIdentifier, Timeline};
+use crate::outcome::{Outcome, Output};
 use crate::policy::WorkloadPolicy;
 use crate::record::{Ending, Record, Trigger};
 use crate::run::{Progress, Run};
@@ -43,8 +44,16 @@ pub struct Ledger {
     pub pause: Option<Pause>,
     /// When the workload moved, and whether by itself; oldest first.
     pub moves: Vec<(Moment, bool)>,
-    /// When a run last ended without moving anything, and how many did so in a row.
+    /// When a failover last ended without moving anything, and how many did so in a row.
     pub fruitless: Option<(Moment, u32)>,
+    /// When a rejoin last failed, and how many did so in a row.
+    pub rejoins_failed: Option<(Moment, u32)>,
+    /// The timeline of each database since the workload last moved: a server on an older one has not rejoined.
+    pub timelines: BTreeMap<DatabaseName, Timeline>,
+    /// Since when a region was recorded to look healthy without a break.
+    pub healthy_since: BTreeMap<RegionName, Moment>,
+    /// Regions that were fenced when they returned, and wait for a person to make them standbys.
+    pub kept_out: BTreeSet<RegionName>,
     /// How long the newest attempts of each step took.
     pub timings: BTreeMap<StepName, Vec<Duration>>,
     /// The newest run that ended.
@@ -75,6 +84,10 @@ impl Ledger {
             pause: None,
             moves: Vec::new(),
             fruitless: None,
+            rejoins_failed: None,
+            timelines: BTreeMap::new(),
+            healthy_since: BTreeMap::new(),
+            kept_out: BTreeSet::new(),
             timings: BTreeMap::new(),
             last_run: None,
         }
@@ -82,14 +95,15 @@ impl Ledger {
 
     /// The region that the workload's names say.
     pub fn names_say(&self) -> &RegionName {
-        self.phase.run().filter(|run| !run.switched()).map_or(&self.primary, |run| &run.plan.from)
+        let moving = self.phase.run().filter(|run| run.plan.kind != Kind::Rejoin && !run.switched());
+        moving.map_or(&self.primary, |run| &run.plan.from)
     }
 
     /// Takes one record in.
     pub fn apply(&mut self, at: Moment, record: &Record) {
         match record {
             Record::AgentStarted { .. } => {}
-            Record::VerdictChanged { region, verdict, .. } => self.apply_verdict(region, *verdict),
+            Record::VerdictChanged { region, verdict, .. } => self.apply_verdict(at, region, *verdict),
             Record::IdentityLearned { database, system, .. } => {
                 self.identities.insert(database.clone(), *system);
             }
@@ -97,22 +111,23 @@ impl Ledger {
             Record::RunOpened { plan, trigger, .. } => {
                 self.epoch = plan.epoch;
                 self.declined = None;
-                self.phase = Phase::FailingOver(Box::new(Run::open((**plan).clone(), trigger.clone(), at)));
+                self.phase = Phase::Running(Box::new(Run::open((**plan).clone(), trigger.clone(), at)));
             }
             Record::StepStarted { .. }
             | Record::StepEnded { .. }
             | Record::LossMeasured { .. }
             | Record::Asked { .. }
             | Record::Approved { .. }
+            | Record::LossCounted { .. }
             | Record::Reopened { .. } => self.apply_to_run(at, record),
             Record::PrimaryMoved { region, .. } => self.apply_move(at, region),
             Record::Stranded { reason, .. } => self.swap_phase(|phase| match phase {
-                Phase::FailingOver(run) => Phase::Stranded(run, reason.clone()),
+                Phase::Running(run) => Phase::Stranded(run, reason.clone()),
                 other => other,
             }),
-            Record::Continued { .. } => {
+            Record::Continued { .. } | Record::Unwinding { .. } | Record::StepSkipped { .. } => {
                 self.swap_phase(|phase| match phase {
-                    Phase::Stranded(run, _) => Phase::FailingOver(run),
+                    Phase::Stranded(run, _) => Phase::Running(run),
                     other => other,
                 });
                 self.apply_to_run(at, record);
@@ -130,8 +145,14 @@ impl Ledger {
         self.phase = change(phase);
     }
 
-    fn apply_verdict(&mut self, region: &RegionName, verdict: Verdict) {
+    fn apply_verdict(&mut self, at: Moment, region: &RegionName, verdict: Verdict) {
         self.verdicts.insert(region.clone(), verdict);
+        if verdict == Verdict::Healthy {
+            self.healthy_since.entry(region.clone()).or_insert(at);
+            self.kept_out.remove(region);
+        } else {
+            self.healthy_since.remove(region);
+        }
         if *region == self.primary {
             self.settle();
         }
@@ -151,14 +172,20 @@ impl Ledger {
                 let healthy = verdict.is_none_or(|v| v == Verdict::Healthy);
                 self.phase = if healthy { Phase::Guarding } else { Phase::Doubting };
             }
-            Phase::FailingOver(_) | Phase::Stranded(..) => {}
+            Phase::Running(_) | Phase::Stranded(..) => {}
         }
     }
 
     fn apply_to_run(&mut self, at: Moment, record: &Record) {
-        let Phase::FailingOver(run) = &mut self.phase else { return };
+        let Phase::Running(run) = &mut self.phase else { return };
         run.apply(at, record);
-        if let Record::StepEnded { step, outcome: Outcome::Succeeded(_), .. } = record {
+        if let Record::StepEnded { outcome: Outcome::Succeeded(Output::Promoted { promotions }), .. } = record
+        {
+            for (database, promotion) in promotions {
+                self.timelines.insert(database.clone(), promotion.timeline);
+            }
+        }
+        if let Record::StepEnded { step, outcome: Outcome::Succeeded(_), undo: false, .. } = record {
             let index = run.plan.steps.iter().position(|s| s.name == *step);
             if let Some(Progress::Done { took }) = index.map(|i| &run.progress[i]) {
                 let timings = self.timings.entry(step.clone()).or_default();
@@ -179,13 +206,22 @@ impl Ledger {
     }
 
     fn apply_end(&mut self, at: Moment, run: &RunId, ending: Ending) {
+        let ended = self.phase.run().map(|run| (run.plan.kind, run.plan.from.clone(), run.readmits()));
         self.last_run = Some(run.clone());
         self.phase = Phase::Guarding;
-        match ending {
-            Ending::Done => self.fruitless = None,
-            Ending::Failed | Ending::Abandoned | Ending::Lapsed => {
-                self.fruitless = Some((at, self.fruitless.map_or(0, |(_, times)| times) + 1));
+        let again = |known: Option<(Moment, u32)>| Some((at, known.map_or(0, |(_, times)| times) + 1));
+        match (ended, ending) {
+            (Some((Kind::Rejoin, region, readmits)), Ending::Done) => {
+                self.rejoins_failed = None;
+                if !readmits {
+                    self.kept_out.insert(region);
+                }
             }
+            (Some((Kind::Rejoin, ..)), _) => self.rejoins_failed = again(self.rejoins_failed),
+            (_, Ending::Done) => self.fruitless = None,
+            // That a planned move came to nothing is no reason to wait with a failover.
+            (Some((Kind::Switchover | Kind::Failback, ..)), _) => {}
+            (Some((Kind::Failover, ..)) | None, _) => self.fruitless = again(self.fruitless),
         }
         self.settle();
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{DatabaseName, Lsn};
-use crate::outcome::TargetPosition;
+use crate::outcome::{Promotion, TargetPosition};
 use crate::time::{self, Moment};
 
 /// The loss that a promotion now would mean, over all databases of the workload.
@@ -138,6 +138,91 @@ impl fmt::Display for Loss {
             Some(age) => write!(f, " (sample {} old)", time::length(age)),
             None => f.write_str(" (the primary was not sampled since this agent started)"),
         }
+    }
+}
+
+/// What a promotion lost, as exactly as it can be said once it is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossManifest {
+    /// Each database.
+    pub databases: BTreeMap<DatabaseName, DatabaseLoss>,
+}
+
+/// What one database lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseLoss {
+    /// The first byte of the old primary's log that the new one does not have. None: the new primary did not say.
+    pub from: Option<Lsn>,
+    /// Where the old primary's log was last seen to end; it may have gone on. None: it was not seen.
+    pub to: Option<Lsn>,
+    /// At least this much time of acknowledged writes is lost: from the newest heartbeat that the new primary has to
+    /// the last one that the old primary acknowledged.
+    #[serde(with = "time::millis")]
+    pub at_least: Duration,
+    /// At most this much, as measured before the promotion. None: unknown.
+    #[serde(with = "time::millis_option")]
+    pub at_most: Option<Duration>,
+    /// How many heartbeats the old primary acknowledged to this agent and the new one lacks. None: this agent has not
+    /// seen the old primary since it started.
+    pub heartbeats_missing: Option<u64>,
+    /// The first of them.
+    pub first_missing: Option<Moment>,
+    /// The last of them.
+    pub last_missing: Option<Moment>,
+    /// Whether the old primary acknowledged nothing without the new one's word: then nothing acknowledged is lost.
+    pub synchronous: bool,
+}
+
+impl DatabaseLoss {
+    /// Counts what one database lost: `acknowledged` are the heartbeats that the old primary acknowledged to this
+    /// agent, oldest first.
+    pub fn count(
+        target: Option<&TargetPosition>,
+        promotion: &Promotion,
+        sample: Option<&PrimarySample>,
+        acknowledged: &[Moment],
+        measured: Option<&Loss>,
+    ) -> Self {
+        let kept = target.and_then(|target| target.position.heartbeat);
+        let missing: Vec<Moment> =
+            acknowledged.iter().copied().filter(|at| kept.is_none_or(|kept| *at > kept)).collect();
+        let (first, last) = (missing.first().copied(), missing.last().copied());
+        let synchronous = measured.is_some_and(|loss| loss.basis == Basis::Synchronous);
+        Self {
+            from: promotion.switched_at.or_else(|| target.map(|target| target.position.received)),
+            to: sample.map(|sample| sample.written),
+            at_least: last.zip(kept.or(first)).map_or(Duration::ZERO, |(last, kept)| last.since(kept)),
+            at_most: measured.and_then(|loss| loss.at_most),
+            heartbeats_missing: (!acknowledged.is_empty()).then_some(missing.len() as u64),
+            first_missing: first,
+            last_missing: last,
+            synchronous,
+        }
+    }
+}
+
+impl fmt::Display for LossManifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (database, loss)) in self.databases.iter().enumerate() {
+            let separator = if n > 0 { "; " } else { "" };
+            write!(f, "{separator}{database}: ")?;
+            if loss.synchronous {
+                f.write_str("nothing, the standby was synchronous")?;
+                continue;
+            }
+            match (loss.from, loss.to) {
+                (Some(from), Some(to)) if to > from => write!(f, "log from {from} to {to} or further, ")?,
+                (Some(from), _) => write!(f, "log after {from}, ")?,
+                (None, _) => f.write_str("an unknown range of log, ")?,
+            }
+            let most = loss.at_most.map_or_else(|| "an unknown time".to_owned(), time::length);
+            write!(f, "{} to {most} of writes, ", time::length(loss.at_least))?;
+            match loss.heartbeats_missing {
+                Some(count) => write!(f, "{count} acknowledged heartbeats")?,
+                None => f.write_str("heartbeats not counted")?,
+            }
+        }
+        Ok(())
     }
 }
 

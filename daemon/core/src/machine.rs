@@ -16,8 +16,8 @@ pub enum Phase {
     Guarding,
     /// Watching; the primary region is not healthy.
     Doubting,
-    /// A run is under way, or waits for a person.
-    FailingOver(Box<Run>),
+    /// A run is under way, or waits for a person; what for, its plan says.
+    Running(Box<Run>),
     /// A run stopped where neither forward nor back is safe without a person.
     Stranded(Box<Run>, Reason),
 }
@@ -33,10 +33,16 @@ pub enum Happening {
     StepEnded,
     /// A person ordered a failover.
     FailoverOrdered,
+    /// A person ordered a planned move, or a rejoin.
+    PlannedOrdered,
     /// A person answered a question.
     Approved,
     /// A person gave a run up.
     GiveUpOrdered,
+    /// A person ordered a run to be taken back.
+    CancelOrdered,
+    /// A person ordered a run to go on without a step.
+    SkipOrdered,
     /// A person paused automatic action.
     PauseOrdered,
     /// A person resumed it.
@@ -45,13 +51,16 @@ pub enum Happening {
 
 impl Happening {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Started,
         Self::Assessed,
         Self::StepEnded,
         Self::FailoverOrdered,
+        Self::PlannedOrdered,
         Self::Approved,
         Self::GiveUpOrdered,
+        Self::CancelOrdered,
+        Self::SkipOrdered,
         Self::PauseOrdered,
         Self::ResumeOrdered,
     ];
@@ -82,6 +91,12 @@ pub enum Reaction {
     RefuseNothingAsked,
     /// End the run that waits for a person, or is stranded.
     GiveUp,
+    /// Take back what the run did, if nothing is promoted.
+    TakeBack,
+    /// Leave the step out that the run is stranded at.
+    LeaveOut,
+    /// Refuse: the run is not stranded.
+    RefuseNotStranded,
     /// Tell people again of what waits for them.
     Remind,
     /// Take the pause in.
@@ -98,7 +113,7 @@ impl Phase {
         match self {
             Self::Guarding => PhaseName::Guarding,
             Self::Doubting => PhaseName::Doubting,
-            Self::FailingOver(_) => PhaseName::FailingOver,
+            Self::Running(run) => PhaseName::of(run.plan.kind),
             Self::Stranded(..) => PhaseName::Stranded,
         }
     }
@@ -107,7 +122,7 @@ impl Phase {
     pub fn run(&self) -> Option<&Run> {
         match self {
             Self::Guarding | Self::Doubting => None,
-            Self::FailingOver(run) | Self::Stranded(run, _) => Some(run),
+            Self::Running(run) | Self::Stranded(run, _) => Some(run),
         }
     }
 
@@ -116,30 +131,43 @@ impl Phase {
         match (self, happening) {
             (Self::Guarding | Self::Doubting, Happening::Started | Happening::Assessed) => Reaction::Consider,
             (Self::Guarding | Self::Doubting, Happening::StepEnded) => Reaction::Drop,
-            (Self::Guarding | Self::Doubting, Happening::FailoverOrdered) => Reaction::OpenOrdered,
-            (Self::Guarding | Self::Doubting, Happening::Approved | Happening::GiveUpOrdered) => {
-                Reaction::RefuseNothingAsked
+            (Self::Guarding | Self::Doubting, Happening::FailoverOrdered | Happening::PlannedOrdered) => {
+                Reaction::OpenOrdered
             }
+            (
+                Self::Guarding | Self::Doubting,
+                Happening::Approved
+                | Happening::GiveUpOrdered
+                | Happening::CancelOrdered
+                | Happening::SkipOrdered,
+            ) => Reaction::RefuseNothingAsked,
 
-            (Self::FailingOver(_), Happening::Started) => Reaction::Recover,
-            (Self::FailingOver(_), Happening::Assessed) => Reaction::Advance,
-            (Self::FailingOver(_), Happening::StepEnded) => Reaction::TakeOutcome,
-            (Self::FailingOver(_), Happening::FailoverOrdered) => Reaction::RefuseRunOpen,
-            (Self::FailingOver(_), Happening::Approved) => Reaction::TakeAnswer,
-            (Self::FailingOver(_) | Self::Stranded(..), Happening::GiveUpOrdered) => Reaction::GiveUp,
+            (Self::Running(_), Happening::Started) => Reaction::Recover,
+            (Self::Running(_), Happening::Assessed) => Reaction::Advance,
+            (Self::Running(_), Happening::StepEnded) => Reaction::TakeOutcome,
+            (Self::Running(_), Happening::FailoverOrdered | Happening::PlannedOrdered) => {
+                Reaction::RefuseRunOpen
+            }
+            (Self::Running(_) | Self::Stranded(..), Happening::CancelOrdered) => Reaction::TakeBack,
+            (Self::Running(_), Happening::SkipOrdered) => Reaction::RefuseNotStranded,
+            (Self::Stranded(..), Happening::SkipOrdered) => Reaction::LeaveOut,
+            (Self::Running(_), Happening::Approved) => Reaction::TakeAnswer,
+            (Self::Running(_) | Self::Stranded(..), Happening::GiveUpOrdered) => Reaction::GiveUp,
 
             (Self::Stranded(..), Happening::Started) => Reaction::Remind,
             (Self::Stranded(..), Happening::Assessed) => Reaction::Hold,
             (Self::Stranded(..), Happening::StepEnded) => Reaction::Drop,
-            (Self::Stranded(..), Happening::FailoverOrdered) => Reaction::Continue,
+            (Self::Stranded(..), Happening::FailoverOrdered | Happening::PlannedOrdered) => {
+                Reaction::Continue
+            }
             (Self::Stranded(..), Happening::Approved) => Reaction::RefuseNothingAsked,
 
             (
-                Self::Guarding | Self::Doubting | Self::FailingOver(_) | Self::Stranded(..),
+                Self::Guarding | Self::Doubting | Self::Running(_) | Self::Stranded(..),
                 Happening::PauseOrdered,
             ) => Reaction::Pause,
             (
-                Self::Guarding | Self::Doubting | Self::FailingOver(_) | Self::Stranded(..),
+                Self::Guarding | Self::Doubting | Self::Running(_) | Self::Stranded(..),
                 Happening::ResumeOrdered,
             ) => Reaction::Resume,
         }

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::loss::Loss;
-use crate::names::{RegionName, RunId, WorkloadName};
+use crate::names::{RegionName, RunId, StepName, WorkloadName};
 use crate::outcome::Fault;
 use crate::reason::Reason;
 use crate::time::{self, Moment};
@@ -43,6 +43,51 @@ pub enum Order {
         /// Who says so.
         by: String,
     },
+    /// Move a healthy workload on purpose, losing nothing.
+    Switchover {
+        /// The workload.
+        workload: WorkloadName,
+        /// Where to.
+        to: RegionName,
+        /// Who says so.
+        by: String,
+    },
+    /// Move a workload home.
+    Failback {
+        /// The workload.
+        workload: WorkloadName,
+        /// Who says so.
+        by: String,
+    },
+    /// Make the databases of a region standbys of the primary.
+    Rejoin {
+        /// The workload.
+        workload: WorkloadName,
+        /// Which region.
+        region: RegionName,
+        /// Who says so.
+        by: String,
+    },
+    /// Stop a run before its point of no return, and take back what it did.
+    Cancel {
+        /// The run.
+        run: RunId,
+        /// Why.
+        reason: String,
+        /// Who says so.
+        by: String,
+    },
+    /// Let a stranded run go on without a step.
+    Skip {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepName,
+        /// Why.
+        reason: String,
+        /// Who says so.
+        by: String,
+    },
     /// Take no automatic action for a while.
     Pause {
         /// The workload.
@@ -71,6 +116,8 @@ pub enum Acceptance {
     Loss(String),
     /// That the old primary in this region may still be taking writes.
     Unfenced(String),
+    /// That this step is to be done.
+    Step(String),
 }
 
 /// The answer to an order.
@@ -122,6 +169,21 @@ pub enum Question {
         /// The loss measured.
         loss: Option<Loss>,
     },
+    /// The page asks before a step.
+    BeforeStep {
+        /// The step.
+        step: StepName,
+        /// What the page says.
+        text: String,
+    },
+}
+
+impl Acceptance {
+    /// The words.
+    pub fn text(&self) -> &str {
+        let (Self::Loss(text) | Self::Unfenced(text) | Self::Step(text)) = self;
+        text
+    }
 }
 
 impl Question {
@@ -132,6 +194,7 @@ impl Question {
                 Acceptance::Loss(loss.token())
             }
             Self::FenceUnproven { region, .. } => Acceptance::Unfenced(region.as_str().to_owned()),
+            Self::BeforeStep { step, .. } => Acceptance::Step(step.as_str().to_owned()),
         }
     }
 
@@ -140,6 +203,7 @@ impl Question {
         match self.acceptance() {
             Acceptance::Loss(token) => format!("lifeboat approve {run} --accept-loss \"{token}\""),
             Acceptance::Unfenced(region) => format!("lifeboat approve {run} --accept-unfenced \"{region}\""),
+            Acceptance::Step(step) => format!("lifeboat approve {run} --accept-step \"{step}\""),
         }
     }
 }
@@ -157,6 +221,7 @@ impl fmt::Display for Question {
             Self::FenceUnproven { region, fault, .. } => {
                 write!(f, "it is not proven that the old primary in {region} takes no more writes ({fault})")
             }
+            Self::BeforeStep { step, text } => write!(f, "the runbook asks before {step}: {text}"),
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Obeying a person, or refusing with the reason.
 
+use lifeboat_runbooks::{Deed, Kind};
+
 use crate::decision::Severity;
 use crate::guardian::Deciding;
 use crate::machine::{Happening, Phase, Reaction};
-use crate::names::{RegionName, RunId};
+use crate::names::{RegionName, RunId, StepName};
 use crate::order::{Acceptance, Answer, Order, Question};
 use crate::reason::Reason;
 use crate::record::{Ending, Record, Trigger};
+use crate::run::Progress;
 use crate::status::Verdict;
 use crate::time::Moment;
 
@@ -17,6 +20,14 @@ impl Deciding<'_> {
             Order::Failover { to, by, .. } => self.obey_failover(&to, by),
             Order::Approve { run, accept, by } => self.obey_approval(&run, accept, by),
             Order::Abandon { run, reason, by } => self.obey_abandon(&run, reason, by),
+            Order::Switchover { to, by, .. } => self.obey_planned(Kind::Switchover, &to, by),
+            Order::Failback { by, .. } => {
+                let home = self.workload.policy.home.clone();
+                self.obey_planned(Kind::Failback, &home, by)
+            }
+            Order::Rejoin { region, by, .. } => self.obey_planned(Kind::Rejoin, &region, by),
+            Order::Cancel { run, reason, by } => self.obey_cancel(&run, reason, by),
+            Order::Skip { run, step, reason, by } => self.obey_skip(&run, &step, reason, by),
             Order::Pause { reason, until, by, .. } => self.obey_pause(reason, until, by),
             Order::Resume { by, .. } => self.obey_resume(by),
         };
@@ -25,7 +36,7 @@ impl Deciding<'_> {
 
     fn obey_failover(&mut self, to: &RegionName, by: String) -> Result<Answer, Reason> {
         match self.reaction(Happening::FailoverOrdered) {
-            Reaction::Continue => self.go_on(to, by),
+            Reaction::Continue => self.go_on(Kind::Failover, to, by),
             Reaction::OpenOrdered => self.open_ordered(to, by),
             _ => Err(self.run_open()),
         }
@@ -40,17 +51,114 @@ impl Deciding<'_> {
         self.gates().target_answers(&to)?;
         self.gates().identity_of(Some(&to))?;
         let reason = Reason::OrderedBy { person: by.clone() };
-        let run = self.open(to.clone(), Trigger::Ordered { by }, reason)?;
+        let run = self.open(Kind::Failover, to.clone(), Trigger::Ordered { by }, reason)?;
         Ok(Answer::Accepted {
             text: format!("run {run} moves {} from {from} to {to}", self.name()),
             run: Some(run),
         })
     }
 
-    fn go_on(&mut self, to: &RegionName, by: String) -> Result<Answer, Reason> {
+    /// A planned move, or a rejoin: opened when nothing is at risk, or carried on when it is stranded.
+    fn obey_planned(&mut self, kind: Kind, region: &RegionName, by: String) -> Result<Answer, Reason> {
+        match self.reaction(Happening::PlannedOrdered) {
+            Reaction::Continue => return self.go_on(kind, region, by),
+            Reaction::OpenOrdered => {}
+            _ => return Err(self.run_open()),
+        }
+        let region = self.workload.standby(region)?;
+        self.may_be_planned(kind, &region)?;
+        let from = self.workload.ledger.primary.clone();
+        let reason = Reason::OrderedBy { person: by.clone() };
+        let run = self.open(kind, region.clone(), Trigger::Ordered { by }, reason)?;
+        let text = match kind {
+            Kind::Rejoin => format!("run {run} makes {region} a standby of {from}"),
+            _ => format!("run {run} moves {} from {from} to {region}, losing nothing", self.name()),
+        };
+        Ok(Answer::Accepted { text, run: Some(run) })
+    }
+
+    fn may_be_planned(&self, kind: Kind, region: &RegionName) -> Result<(), Reason> {
+        let w = &self.workload;
+        let gates = self.gates();
+        let verdict = gates.judged(&w.ledger.primary).verdict;
+        if verdict != Verdict::Healthy {
+            let (workload, region) = (self.name(), w.ledger.primary.clone());
+            return Err(Reason::PrimaryNotHealthy { workload, region, verdict });
+        }
+        if kind == Kind::Rejoin {
+            if !w.policy.hosts.contains(region) {
+                return Err(Reason::NoHost { region: region.clone() });
+            }
+            let follows = gates.follows(region).is_ok();
+            return if follows { Err(Reason::FollowsAlready { region: region.clone() }) } else { Ok(()) };
+        }
+        gates.follows(region)?;
+        gates.identity_of(Some(region))?;
+        if kind == Kind::Failback { gates.held_down(region) } else { Ok(()) }
+    }
+
+    /// Stops a run and takes back what it did, when nothing is promoted yet.
+    fn obey_cancel(&mut self, id: &RunId, why: String, by: String) -> Result<Answer, Reason> {
+        let open = self.workload.ledger.phase.run().filter(|run| run.id() == id);
+        let Some(open) = open.filter(|_| self.reaction(Happening::CancelOrdered) == Reaction::TakeBack)
+        else {
+            return Err(Reason::RunEnded { run: id.clone() });
+        };
+        if open.past_return {
+            return Err(Reason::PastReturn { run: id.clone() });
+        }
+        if open.back.is_some() {
+            let text = format!("run {id} is being taken back already");
+            return Ok(Answer::Accepted { text, run: None });
+        }
+        let ending = if open.to_take_back().next().is_some() { Ending::Undone } else { Ending::Abandoned };
+        let (workload, run) = (self.name(), id.clone());
+        self.write(Record::Unwinding {
+            workload,
+            run,
+            ending,
+            reason: Reason::Cancelled { person: by, why },
+        });
+        self.advance();
+        Ok(Answer::Accepted { text: format!("run {id} is cancelled; what it did is taken back"), run: None })
+    }
+
+    /// Lets a stranded run go on without the step it is stranded at.
+    fn obey_skip(&mut self, id: &RunId, step: &StepName, why: String, by: String) -> Result<Answer, Reason> {
+        let open = self.workload.ledger.phase.run().filter(|run| run.id() == id);
+        let Some(open) = open else { return Err(Reason::RunEnded { run: id.clone() }) };
+        let refused = |because: &str| Reason::NotSkippable {
+            run: id.clone(),
+            step: step.clone(),
+            because: because.to_owned(),
+        };
+        if self.reaction(Happening::SkipOrdered) != Reaction::LeaveOut {
+            return Err(refused("only a stranded run goes on without a step"));
+        }
+        let index = open.index(step).ok_or_else(|| refused("the run has no such step"))?;
+        if !matches!(open.progress[index], Progress::Failed { .. }) {
+            return Err(refused("it is not what the run is stranded at"));
+        }
+        if matches!(
+            open.plan.steps[index].deed,
+            Deed::MeasureLoss | Deed::CheckStandby | Deed::Fence | Deed::CatchUp | Deed::Promote
+        ) {
+            return Err(refused("the safety of what follows rests on it"));
+        }
+        let (workload, run) = (self.name(), id.clone());
+        self.write(Record::StepSkipped { workload, run, step: step.clone(), by, why });
+        self.advance();
+        Ok(Answer::Accepted { text: format!("run {id} goes on without {step}"), run: Some(id.clone()) })
+    }
+
+    fn go_on(&mut self, kind: Kind, to: &RegionName, by: String) -> Result<Answer, Reason> {
         let Phase::Stranded(run, _) = &self.workload.ledger.phase else { return Err(self.run_open()) };
-        let (id, towards) = (run.id().clone(), run.plan.to.clone());
-        if towards != *to {
+        let plan = &run.plan;
+        let towards = if plan.kind == Kind::Rejoin { plan.from.clone() } else { plan.to.clone() };
+        let id = run.id().clone();
+        // A failover order carries on any stranded move to the same region, as it always did.
+        let same = plan.kind == kind || (kind == Kind::Failover && plan.kind != Kind::Rejoin);
+        if towards != *to || !same {
             return Err(Reason::StrandedElsewhere { run: id, to: towards });
         }
         let workload = self.name();
@@ -83,16 +191,25 @@ impl Deciding<'_> {
         let given =
             accept.ok_or_else(|| Reason::NotAccepted { run: run.clone(), question: question.clone() })?;
         if given != question.acceptance() {
-            let (Acceptance::Loss(given) | Acceptance::Unfenced(given)) = given;
-            return Err(Reason::WrongAcceptance { run, given, question });
+            return Err(Reason::WrongAcceptance { run, given: given.text().to_owned(), question });
         }
+        if open.assents.contains(&by) {
+            return Err(Reason::AlreadyApproved { run, person: by });
+        }
+        let given = u32::try_from(open.assents.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let remaining = self.workload.policy.failover.approvals.saturating_sub(given);
         let workload = self.name();
         self.write(Record::Approved {
             workload,
             run: run.clone(),
             by: by.clone(),
             question: question.clone(),
+            remaining,
         });
+        if remaining > 0 {
+            let text = format!("accepted that {question}; {remaining} other person must accept it, too");
+            return Ok(Answer::Accepted { text, run: Some(run) });
+        }
         if let Question::FenceUnproven { region, .. } = &question {
             self.tell(Severity::Critical, Reason::UnprovenWaived { region: region.clone(), person: by });
         }

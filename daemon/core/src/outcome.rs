@@ -61,6 +61,41 @@ pub enum Output {
     },
     /// The report is on record.
     Reported,
+    /// The target follows the primary, could take over, and every name says what it should.
+    Ready {
+        /// How long the target took to replay a commit that was made for the purpose, by database.
+        #[serde(with = "time::millis")]
+        behind: Duration,
+    },
+    /// The primary has written its buffers out.
+    Drained,
+    /// The primary accepts writes again.
+    Lifted,
+    /// The target has replayed all that the closed primary wrote: up to here, by database.
+    CaughtUp {
+        /// By database.
+        positions: BTreeMap<DatabaseName, LogPosition>,
+    },
+    /// What only the returned primary has is kept.
+    Salvaged {
+        /// By database.
+        salvages: BTreeMap<DatabaseName, Salvage>,
+    },
+    /// The old primary is a standby.
+    Rejoined {
+        /// By database.
+        rejoins: BTreeMap<DatabaseName, Rejoined>,
+    },
+    /// The standby replays what the primary commits: up to here, by database.
+    Replicating {
+        /// By database.
+        positions: BTreeMap<DatabaseName, LogPosition>,
+    },
+    /// A step of the operator's own succeeded.
+    Did {
+        /// What it said, redacted and cut; empty when it says nothing.
+        said: String,
+    },
 }
 
 /// Where a standby stands, just before it may be promoted.
@@ -93,6 +128,28 @@ pub enum FenceProof {
         /// What became of the session that was open before.
         session: String,
     },
+    /// It was closed on purpose while it worked: as [`Self::WriteRefused`], and this is where its log ended once the
+    /// last session that could write was gone.
+    Closed {
+        /// The SQLSTATE of the refusal.
+        sqlstate: String,
+        /// How many sessions were ended.
+        sessions_ended: u64,
+        /// Everything that was ever acknowledged is before this.
+        end: LogPosition,
+    },
+    /// The server is stopped, says the tool on its host.
+    Stopped,
+}
+
+impl FenceProof {
+    /// Where the log ends, when that is known.
+    pub const fn end(&self) -> Option<&LogPosition> {
+        match self {
+            Self::Closed { end, .. } => Some(end),
+            Self::WriteRefused { .. } | Self::Isolated { .. } | Self::Stopped => None,
+        }
+    }
 }
 
 /// What promoting a standby gave.
@@ -115,6 +172,14 @@ pub struct LogPosition {
     pub timeline: Timeline,
     /// The byte.
     pub lsn: Lsn,
+}
+
+impl LogPosition {
+    /// Whether a server that stands here has all that one which ended at `goal` had: the same cluster, at least as far,
+    /// on the same timeline, or on a later one that began no earlier.
+    pub fn reaches(&self, goal: &Self) -> bool {
+        self.system == goal.system && self.timeline >= goal.timeline && self.lsn >= goal.lsn
+    }
 }
 
 /// Where a timeline ended, because the next one was begun there by a promotion.

@@ -60,7 +60,7 @@ fn workload_status(gates: &Gates<'_>) -> WorkloadStatus {
 fn run_status(phase: &Phase) -> Option<RunStatus> {
     let (run, stranded): (&Run, Option<&Reason>) = match phase {
         Phase::Guarding | Phase::Doubting => return None,
-        Phase::FailingOver(run) => (run, None),
+        Phase::Running(run) => (run, None),
         Phase::Stranded(run, reason) => (run, Some(reason)),
     };
     let question = run.question.as_ref().map(|(question, _)| question.clone());

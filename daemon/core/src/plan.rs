@@ -5,18 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lifeboat_runbooks::{Deed, Runbook, Step};
+use lifeboat_runbooks::Deed;
+pub use lifeboat_runbooks::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{
     DatabaseName, DnsName, Epoch, ProbeName, RegionName, RunId, StepName, SystemIdentifier, WorkloadName,
 };
-use crate::policy::WorkloadPolicy;
-use crate::reason::Reason;
+use crate::outcome::LogPosition;
 use crate::time;
 
-/// How long a fence may take besides its command: the attempt over SQL before it, the proof after it.
-const FENCE_VERIFICATION: Duration = Duration::from_secs(15);
+pub(crate) mod binding;
 
 /// A runbook bound to one workload, two regions and an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,14 +26,25 @@ pub struct Plan {
     pub workload: WorkloadName,
     /// The runbook it was made from.
     pub runbook: String,
-    /// The old primary region.
+    /// What it is a procedure for.
+    #[serde(default = "failover")]
+    pub kind: Kind,
+    /// The old primary region: the one that is left; of a rejoin, the one that returns.
     pub from: RegionName,
-    /// The target region.
+    /// The target region; of a rejoin, the one where the workload lives and stays.
     pub to: RegionName,
     /// The epoch every effect carries.
     pub epoch: Epoch,
-    /// What is done, in this order.
+    /// How long it may take until its point of no return.
+    #[serde(default, with = "time::millis_option")]
+    pub deadline: Option<Duration>,
+    /// What is done.
     pub steps: Vec<PlannedStep>,
+}
+
+/// Plans of before there were kinds.
+const fn failover() -> Kind {
+    Kind::Failover
 }
 
 /// A step with every choice made.
@@ -58,6 +68,15 @@ pub struct PlannedStep {
     pub pause: Duration,
     /// From the moment this step starts, the only way is forward.
     pub point_of_no_return: bool,
+    /// The steps it follows, by index. None: the one before it (plans of before there were others).
+    #[serde(default)]
+    pub after: Option<BTreeSet<usize>>,
+    /// What takes its effect back, while nothing is promoted.
+    #[serde(default)]
+    pub undo: Option<Action>,
+    /// What a person is asked before it starts.
+    #[serde(default)]
+    pub approve: Option<String>,
 }
 
 /// What a step does, to which things.
@@ -77,6 +96,9 @@ pub enum Action {
         region: RegionName,
         /// Its databases.
         databases: BTreeSet<DatabaseName>,
+        /// Whether the region takes part: it is closed over sessions only, never isolated, and says where its log ends.
+        #[serde(default)]
+        planned: bool,
     },
     /// Make each database of the region a primary.
     Promote {
@@ -108,6 +130,108 @@ pub enum Action {
     },
     /// Write the report of the run.
     Report,
+    /// See that the target replays what the primary commits, that it could take over, and that the names say what
+    /// they should before the move.
+    CheckStandby {
+        /// Where the workload lives.
+        primary: RegionName,
+        /// The target region.
+        standby: RegionName,
+        /// Each database with the cluster it must belong to.
+        databases: BTreeMap<DatabaseName, SystemIdentifier>,
+        /// The names.
+        changes: Vec<NameChange>,
+    },
+    /// Let each database of the region write its buffers out.
+    Drain {
+        /// Where.
+        region: RegionName,
+        /// Its databases.
+        databases: BTreeSet<DatabaseName>,
+    },
+    /// Take the fence back from each database of the region.
+    Lift {
+        /// Where.
+        region: RegionName,
+        /// Its databases.
+        databases: BTreeSet<DatabaseName>,
+    },
+    /// Wait until each database of the region has replayed all up to its goal.
+    CatchUp {
+        /// The target region.
+        region: RegionName,
+        /// Where the closed primaries' logs end; filled in from the proofs of the fence when the step starts.
+        goals: BTreeMap<DatabaseName, LogPosition>,
+    },
+    /// Keep what only the returned region has.
+    Salvage {
+        /// The region that returns.
+        region: RegionName,
+        /// Where the workload lives.
+        source: RegionName,
+        /// Each database with the cluster it must belong to.
+        databases: BTreeMap<DatabaseName, SystemIdentifier>,
+    },
+    /// Make each database of the region a standby.
+    Rejoin {
+        /// The region whose databases become standbys.
+        region: RegionName,
+        /// Where the workload lives.
+        source: RegionName,
+        /// Each database with the cluster it must belong to.
+        databases: BTreeMap<DatabaseName, SystemIdentifier>,
+    },
+    /// See that each database of the standby region replays what the primary's commits.
+    AwaitReplication {
+        /// Where the workload lives.
+        primary: RegionName,
+        /// Who follows.
+        standby: RegionName,
+        /// Its databases.
+        databases: BTreeSet<DatabaseName>,
+    },
+    /// Run a command on the agent's host.
+    Run {
+        /// Program and arguments.
+        argv: Vec<String>,
+        /// Its environment, besides PATH.
+        env: BTreeMap<String, String>,
+    },
+    /// Send a request.
+    Http {
+        /// The method.
+        method: String,
+        /// Where to.
+        url: String,
+        /// What is sent.
+        body: Option<String>,
+        /// The statuses that are success.
+        expect: BTreeSet<u16>,
+    },
+    /// Ask a database, or change something in it.
+    Sql {
+        /// Where.
+        region: RegionName,
+        /// Which.
+        database: DatabaseName,
+        /// The statement.
+        statement: String,
+        /// What the first column of the first row must be, as text.
+        expect: Option<String>,
+    },
+    /// Wait.
+    Wait {
+        /// How long.
+        #[serde(with = "time::millis")]
+        length: Duration,
+    },
+    /// Tell people.
+    Notify {
+        /// What.
+        text: String,
+    },
+    /// Nothing: the question before the step is the step.
+    Approve,
 }
 
 /// A change of what one DNS name says.
@@ -122,112 +246,4 @@ pub struct NameChange {
     /// Time to live, as served.
     #[serde(with = "time::millis")]
     pub ttl: Duration,
-}
-
-/// Who moves where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Move {
-    /// The old primary region.
-    pub from: RegionName,
-    /// The target region.
-    pub to: RegionName,
-    /// The epoch of the move.
-    pub epoch: Epoch,
-}
-
-impl Plan {
-    /// Binds `runbook` to a move of a workload.
-    ///
-    /// # Errors
-    /// [`Reason::IdentityUnknown`] when it is not known which cluster a database must belong to.
-    pub fn bind(
-        runbook: &Runbook,
-        policy: &WorkloadPolicy,
-        identities: &BTreeMap<DatabaseName, SystemIdentifier>,
-        movement: &Move,
-    ) -> Result<Self, Reason> {
-        let binding = Binding { policy, identities, movement };
-        let steps = runbook.steps.iter().map(|step| {
-            Ok(PlannedStep {
-                name: StepName::new(&step.name),
-                title: step.title.clone(),
-                deed: step.deed,
-                action: binding.action(step.deed)?,
-                limit: binding.limit(step),
-                attempts: step.attempts,
-                pause: step.pause,
-                point_of_no_return: step.point_of_no_return,
-            })
-        });
-        Ok(Self {
-            run: RunId::of(&policy.name, movement.epoch),
-            workload: policy.name.clone(),
-            runbook: runbook.name.clone(),
-            from: movement.from.clone(),
-            to: movement.to.clone(),
-            epoch: movement.epoch,
-            steps: steps.collect::<Result<_, Reason>>()?,
-        })
-    }
-}
-
-/// What the steps of one plan are bound to.
-struct Binding<'a> {
-    policy: &'a WorkloadPolicy,
-    identities: &'a BTreeMap<DatabaseName, SystemIdentifier>,
-    movement: &'a Move,
-}
-
-impl Binding<'_> {
-    fn action(&self, deed: Deed) -> Result<Action, Reason> {
-        let (from, to) = (self.movement.from.clone(), self.movement.to.clone());
-        let databases: BTreeSet<DatabaseName> = self.policy.databases.keys().cloned().collect();
-        Ok(match deed {
-            Deed::MeasureLoss => Action::MeasureLoss { region: to, databases },
-            Deed::Fence => Action::Fence { region: from, databases },
-            Deed::Promote => Action::Promote { region: to, databases: self.promotions()? },
-            Deed::AwaitServing => {
-                Action::AwaitServing { probes: self.other_probes(&to), region: to, databases }
-            }
-            Deed::SwitchDns => Action::SwitchDns { changes: self.changes() },
-            Deed::Verify => Action::Verify { changes: self.changes(), canary: self.policy.canary },
-            Deed::Report => Action::Report,
-        })
-    }
-
-    /// A fence gets the time its command may take, and some for the verification over sessions around it.
-    fn limit(&self, step: &Step) -> Duration {
-        let command = self.policy.fences.get(&self.movement.from).filter(|_| step.deed == Deed::Fence);
-        command.map_or(step.timeout, |command| step.timeout.max(*command + FENCE_VERIFICATION))
-    }
-
-    fn promotions(&self) -> Result<BTreeMap<DatabaseName, SystemIdentifier>, Reason> {
-        let known = self.policy.databases.iter().map(|(database, pinned)| {
-            let system = pinned.or_else(|| self.identities.get(database).copied());
-            let system = system.ok_or_else(|| Reason::IdentityUnknown { database: database.clone() })?;
-            Ok((database.clone(), system))
-        });
-        known.collect()
-    }
-
-    fn other_probes(&self, region: &RegionName) -> BTreeSet<ProbeName> {
-        let probes = self.policy.probes.iter();
-        probes
-            .filter(|(_, p)| p.region == *region && p.database.is_none())
-            .map(|(name, _)| name.clone())
-            .collect()
-    }
-
-    fn changes(&self) -> Vec<NameChange> {
-        let says = |name: &crate::policy::NamePolicy, region: &RegionName| {
-            name.targets.get(region).cloned().unwrap_or_default()
-        };
-        let names = self.policy.names.iter().map(|(name, policy)| NameChange {
-            name: name.clone(),
-            from: says(policy, &self.movement.from),
-            to: says(policy, &self.movement.to),
-            ttl: policy.ttl,
-        });
-        names.collect()
-    }
 }

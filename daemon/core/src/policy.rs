@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::names::{AgentName, DatabaseName, DnsName, ProbeName, RegionName, SystemIdentifier, WorkloadName};
+use crate::time::Moment;
 
 /// All that decisions depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,37 @@ pub struct WorkloadPolicy {
     pub fences: BTreeMap<RegionName, Duration>,
     /// Whether a canary client is configured.
     pub canary: bool,
+    /// The regions on whose database hosts commands can be run: their databases can be salvaged and made standbys.
+    pub hosts: BTreeSet<RegionName>,
+    /// When no automatic action is taken, besides pauses.
+    pub maintenance: Vec<Window>,
+}
+
+/// A time of each week, in UTC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// From the beginning of Monday to its beginning, less than a week.
+    pub start: Duration,
+    /// How long it is, at most a week.
+    pub length: Duration,
+}
+
+/// A week.
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// From the beginning of 1970 to its first Monday, four days later.
+const FIRST_MONDAY: Duration = Duration::from_secs(4 * 24 * 3600);
+
+impl Window {
+    /// When the window that is open now ends; none when it is not open.
+    pub fn open_until(&self, now: Moment) -> Option<Moment> {
+        let week = u64::try_from(WEEK.as_millis()).unwrap_or(u64::MAX);
+        let (start, monday) = (self.start.as_millis() as u64, FIRST_MONDAY.as_millis() as u64);
+        // How far into the week that begins with the window's start.
+        let into = (now.millis() + 2 * week - monday - start) % week;
+        let into = Duration::from_millis(into);
+        (into < self.length).then(|| now + (self.length - into))
+    }
 }
 
 impl WorkloadPolicy {
@@ -93,6 +125,12 @@ pub struct FailoverPolicy {
     pub approval_expires: Duration,
     /// A sighting or a connectivity proof older than this is no evidence.
     pub freshness: Duration,
+    /// How many different persons must approve, 1 or 2.
+    pub approvals: u32,
+    /// How long a standby must have followed before a failback.
+    pub hold_down: Duration,
+    /// Whether an old primary that returns is made a standby without asking.
+    pub rejoin: bool,
 }
 
 /// Whether lifeboat acts without a person.
@@ -130,4 +168,27 @@ pub struct NamePolicy {
     pub ttl: Duration,
     /// What it says when the workload lives in that region.
     pub targets: BTreeMap<RegionName, BTreeSet<String>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_window_opens_each_week_in_utc() {
+        // 2026-11-21 was a Saturday; 12:00 UTC.
+        let noon = Moment::from_millis(1_795_262_400_000);
+        let saturday = Window { start: HOUR * (5 * 24 + 11), length: HOUR * 2 };
+        assert_eq!(saturday.open_until(noon), Some(noon + HOUR));
+        assert_eq!(saturday.open_until(noon + HOUR), None);
+        assert_eq!(saturday.open_until(noon.before(HOUR)), Some(noon + HOUR));
+        assert_eq!(saturday.open_until(noon.before(HOUR + Duration::from_millis(1))), None);
+        assert_eq!(saturday.open_until(noon + WEEK), Some(noon + WEEK + HOUR));
+        // Over the end of the week.
+        let sunday = Window { start: HOUR * (6 * 24 + 23), length: HOUR * 2 };
+        let monday = noon + HOUR * 36;
+        assert_eq!(sunday.open_until(monday), Some(monday + HOUR));
+    }
 }

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::loss::Loss;
+use lifeboat_runbooks::Kind;
+
+use crate::loss::{Loss, LossManifest};
 use crate::names::{
-    AgentName, DatabaseName, Epoch, ProbeName, RegionName, RunId, StepName, SystemIdentifier, WorkloadName,
+    AgentName, DatabaseName, Epoch, ProbeName, RegionName, RunId, StepName, SystemIdentifier, Timeline,
+    WorkloadName,
 };
 use crate::order::Question;
 use crate::outcome::Fault;
@@ -203,7 +206,94 @@ pub enum Reason {
         person: String,
     },
 
+    StepUnbound {
+        step: StepName,
+        databases: Vec<DatabaseName>,
+    },
+    Moved {
+        procedure: Kind,
+        to: RegionName,
+        #[serde(with = "time::millis")]
+        took: Duration,
+    },
+    Readmitted {
+        region: RegionName,
+        #[serde(with = "time::millis")]
+        took: Duration,
+    },
+    KeptOut {
+        region: RegionName,
+    },
+    Returned {
+        region: RegionName,
+        because: Box<Reason>,
+    },
+    Cancelled {
+        person: String,
+        why: String,
+    },
+    DeadlinePassed {
+        #[serde(with = "time::millis")]
+        deadline: Duration,
+    },
+    Lost {
+        manifest: LossManifest,
+    },
+    UndoMoot {
+        step: StepName,
+        region: RegionName,
+        fault: Fault,
+    },
+    Told {
+        text: String,
+    },
+    MaintenanceUntil {
+        until: Moment,
+    },
+
     // Refusals of orders.
+    NotFollowing {
+        region: RegionName,
+        because: Box<Reason>,
+    },
+    NotStreaming {
+        database: DatabaseName,
+        region: RegionName,
+    },
+    Outdated {
+        database: DatabaseName,
+        region: RegionName,
+        found: Timeline,
+        wanted: Timeline,
+    },
+    HeldDown {
+        region: RegionName,
+        #[serde(with = "time::millis")]
+        left: Duration,
+    },
+    PrimaryNotHealthy {
+        workload: WorkloadName,
+        region: RegionName,
+        verdict: Verdict,
+    },
+    NoHost {
+        region: RegionName,
+    },
+    PastReturn {
+        run: RunId,
+    },
+    NotSkippable {
+        run: RunId,
+        step: StepName,
+        because: String,
+    },
+    AlreadyApproved {
+        run: RunId,
+        person: String,
+    },
+    FollowsAlready {
+        region: RegionName,
+    },
     UnknownWorkload {
         workload: WorkloadName,
         known: Vec<WorkloadName>,
@@ -278,7 +368,17 @@ impl fmt::Display for Reason {
             | Self::RegionNotInConfiguration { .. }
             | Self::QuestionLapsed { .. }
             | Self::Recovered { .. }
-            | Self::UnprovenWaived { .. } => self.write_run(f),
+            | Self::UnprovenWaived { .. }
+            | Self::StepUnbound { .. }
+            | Self::Moved { .. }
+            | Self::Readmitted { .. }
+            | Self::KeptOut { .. }
+            | Self::Returned { .. }
+            | Self::Cancelled { .. }
+            | Self::DeadlinePassed { .. }
+            | Self::Lost { .. }
+            | Self::UndoMoot { .. }
+            | Self::Told { .. } => self.write_run(f),
             Self::UnknownWorkload { .. }
             | Self::UnknownRegion { .. }
             | Self::UnknownRun { .. }
@@ -291,6 +391,16 @@ impl fmt::Display for Reason {
             | Self::NotPausedNow { .. }
             | Self::StepUnderWay { .. }
             | Self::StrandedElsewhere { .. }
+            | Self::NotFollowing { .. }
+            | Self::NotStreaming { .. }
+            | Self::Outdated { .. }
+            | Self::HeldDown { .. }
+            | Self::PrimaryNotHealthy { .. }
+            | Self::NoHost { .. }
+            | Self::PastReturn { .. }
+            | Self::NotSkippable { .. }
+            | Self::AlreadyApproved { .. }
+            | Self::FollowsAlready { .. }
             | Self::PauseInThePast { .. } => self.write_refusal(f),
             _ => self.write_condition(f),
         }
@@ -356,6 +466,9 @@ impl Reason {
             Self::Automatic => f.write_str("the workload's mode is automatic"),
             Self::Supervised => f.write_str("the workload is supervised: a run measures, then asks a person"),
             Self::NotPaused => f.write_str("automatic action is not paused"),
+            Self::MaintenanceUntil { until } => {
+                write!(f, "a maintenance window is open until {until}: nothing is done by itself")
+            }
             Self::PausedUntil { until, by, why } => write!(f, "paused until {until} by {by}: {why}"),
             Self::NoRunOpen => f.write_str("no run is open"),
             Self::RunOpen { run } => write!(f, "run {run} is open"),
@@ -445,6 +558,31 @@ impl Reason {
             Self::UnprovenWaived { region, person } => {
                 write!(f, "{person} accepted that {region} may still be taking writes")
             }
+            Self::StepUnbound { step, databases } => {
+                write!(f, "step {step} must name one of the workload's databases: {}", list(databases))
+            }
+            Self::Moved { procedure, to, took } => {
+                write!(f, "the workload is served from {to}; the {procedure} took {}", time::length(*took))
+            }
+            Self::Readmitted { region, took } => {
+                write!(f, "{region} follows the primary again, after {}", time::length(*took))
+            }
+            Self::KeptOut { region } => write!(
+                f,
+                "{region} is fenced and stays out until a person makes it a standby: no command for its database host is configured"
+            ),
+            Self::Returned { region, because } => {
+                write!(f, "{region} has returned and is not a standby: {because}")
+            }
+            Self::Cancelled { person, why } => write!(f, "{person} cancelled it: {why}"),
+            Self::DeadlinePassed { deadline } => {
+                write!(f, "nothing was promoted within {}", time::length(*deadline))
+            }
+            Self::Lost { manifest } => write!(f, "lost by the promotion: {manifest}"),
+            Self::UndoMoot { step, region, fault } => {
+                write!(f, "{step} could not be taken back ({fault}), and {region} is lost")
+            }
+            Self::Told { text } => f.write_str(text),
             _ => Ok(()),
         }
     }
@@ -485,6 +623,41 @@ impl Reason {
             Self::StrandedElsewhere { run, to } => {
                 write!(f, "run {run} is stranded on its way to {to}; it can only go on there")
             }
+            Self::NotFollowing { region, because } => {
+                write!(f, "{region} does not follow the primary yet, so nothing can move there: {because}")
+            }
+            Self::NotStreaming { database, region } => {
+                write!(f, "{database} in {region} does not stream from the primary")
+            }
+            Self::Outdated { database, region, found, wanted } => write!(
+                f,
+                "{database} in {region} is on timeline {found}, and the workload's is {wanted}: it has not rejoined since the last move"
+            ),
+            Self::HeldDown { region, left } => write!(
+                f,
+                "{region} is held down for another {}: a region that has just come back must prove itself",
+                time::length(*left)
+            ),
+            Self::PrimaryNotHealthy { workload, region, verdict } => write!(
+                f,
+                "{workload} is {verdict} in {region}; a planned move needs a healthy primary. If it is lost: lifeboat failover"
+            ),
+            Self::NoHost { region } => {
+                write!(
+                    f,
+                    "no command for the database hosts of {region} is configured (workload.database.host)"
+                )
+            }
+            Self::PastReturn { run } => {
+                write!(f, "run {run} is past its point of no return; the only way is forward")
+            }
+            Self::NotSkippable { run, step, because } => {
+                write!(f, "{step} of run {run} cannot be skipped: {because}")
+            }
+            Self::AlreadyApproved { run, person } => {
+                write!(f, "{person} has approved run {run} already; another person must, too")
+            }
+            Self::FollowsAlready { region } => write!(f, "{region} follows the primary already"),
             Self::PauseInThePast { until, now } => write!(f, "{until} has passed (it is {now})"),
             _ => Ok(()),
         }

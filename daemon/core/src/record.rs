@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Gate;
-use crate::loss::Loss;
+use crate::loss::{Loss, LossManifest};
 use crate::names::{
     AgentName, DatabaseName, Epoch, RegionName, RunId, StepName, SystemIdentifier, WorkloadName,
 };
@@ -53,6 +53,16 @@ pub enum Ending {
     Abandoned,
     /// Nobody answered its question in time.
     Lapsed,
+    /// A step failed, or a person cancelled, and everything was taken back.
+    Undone,
+}
+
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What is written down.
@@ -70,8 +80,15 @@ pub enum Record {
     Declined { workload: WorkloadName, gate: Gate, reason: Reason },
     /// A run begins. From here on the workload's epoch is the plan's.
     RunOpened { workload: WorkloadName, run: RunId, trigger: Trigger, plan: Box<Plan>, reason: Reason },
-    /// An attempt at a step is about to start.
-    StepStarted { workload: WorkloadName, run: RunId, step: StepName, attempt: u32 },
+    /// An attempt at a step, or at taking it back, is about to start.
+    StepStarted {
+        workload: WorkloadName,
+        run: RunId,
+        step: StepName,
+        attempt: u32,
+        #[serde(default, skip_serializing_if = "is_false")]
+        undo: bool,
+    },
     /// It ended; another attempt follows at `retry_at`.
     StepEnded {
         workload: WorkloadName,
@@ -80,13 +97,28 @@ pub enum Record {
         attempt: u32,
         outcome: Outcome,
         retry_at: Option<Moment>,
+        #[serde(default, skip_serializing_if = "is_false")]
+        undo: bool,
     },
     /// The loss that the promotion would mean.
     LossMeasured { workload: WorkloadName, run: RunId, loss: Loss },
     /// The run waits for a person.
     Asked { workload: WorkloadName, run: RunId, question: Question, expires: Moment },
-    /// A person accepted what was asked.
-    Approved { workload: WorkloadName, run: RunId, by: String, question: Question },
+    /// A person accepted what was asked; `remaining` others still have to.
+    Approved {
+        workload: WorkloadName,
+        run: RunId,
+        by: String,
+        question: Question,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        remaining: u32,
+    },
+    /// The run is given up before its point of no return: what it did is taken back, last first.
+    Unwinding { workload: WorkloadName, run: RunId, ending: Ending, reason: Reason },
+    /// A person ordered the run to go on without a step.
+    StepSkipped { workload: WorkloadName, run: RunId, step: StepName, by: String, why: String },
+    /// What exactly the promotion lost.
+    LossCounted { workload: WorkloadName, run: RunId, manifest: LossManifest },
     /// The workload lives in another region now.
     PrimaryMoved { workload: WorkloadName, region: RegionName, epoch: Epoch },
     /// Neither forward nor back is safe without a person.
@@ -117,6 +149,9 @@ impl Record {
             | Self::LossMeasured { workload, .. }
             | Self::Asked { workload, .. }
             | Self::Approved { workload, .. }
+            | Self::Unwinding { workload, .. }
+            | Self::StepSkipped { workload, .. }
+            | Self::LossCounted { workload, .. }
             | Self::PrimaryMoved { workload, .. }
             | Self::Stranded { workload, .. }
             | Self::Continued { workload, .. }
@@ -136,6 +171,9 @@ impl Record {
             | Self::LossMeasured { run, .. }
             | Self::Asked { run, .. }
             | Self::Approved { run, .. }
+            | Self::Unwinding { run, .. }
+            | Self::StepSkipped { run, .. }
+            | Self::LossCounted { run, .. }
             | Self::Stranded { run, .. }
             | Self::Continued { run, .. }
             | Self::Reopened { run, .. }

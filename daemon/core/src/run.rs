@@ -1,24 +1,36 @@
 //! A plan being carried out: what its records say has happened, and the one function that says what may follow.
 //!
+//! What its records do to it is in `run/replay.rs`, what may follow in `run/following.rs`.
+//!
 //! **Invariant:** a run changes only by records ([`Run::apply`]); [`Run::next`] looks and changes nothing.
 //! **Invariant:** no promotion follows unless the fence step gave its proof, or a person accepted, on the
 //! record, that there is none; and unless the loss is within the objective, or a person accepted its number.
 
+mod following;
+mod replay;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_runbooks::Deed;
 use serde::{Deserialize, Serialize};
 
-use crate::loss::Loss;
-use crate::names::{RunId, StepName};
+use crate::loss::{Loss, LossManifest};
+use crate::names::{DatabaseName, RunId, StepName};
 use crate::order::Question;
-use crate::outcome::{Fault, FaultKind, Outcome};
+use crate::outcome::{Fault, FaultKind, LogPosition, TargetPosition};
 use crate::plan::{Plan, PlannedStep};
-use crate::policy::{Mode, WorkloadPolicy};
+use crate::policy::WorkloadPolicy;
 use crate::reason::Reason;
-use crate::record::{Record, Trigger};
+use crate::record::{Ending, Trigger};
 use crate::status::Verdict;
 use crate::time::Moment;
+
+/// How often taking a step back is tried at the least.
+const UNDO_ATTEMPTS: u32 = 20;
+
+/// How long to wait between two attempts at it, at the least.
+const UNDO_PAUSE: Duration = Duration::from_millis(250);
 
 /// A run, as far as its records tell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +49,8 @@ pub struct Run {
     pub question: Option<(Question, Moment)>,
     /// What persons accepted.
     pub accepted: Vec<Question>,
+    /// Who has approved the question that is open, when more than one person must.
+    pub assents: Vec<String>,
     /// The number of the newest attempt at each step; a number is never used twice in a run.
     pub attempts: Vec<u32>,
     /// How many of them were made before the step was last opened.
@@ -47,6 +61,18 @@ pub struct Run {
     pub past_return: bool,
     /// When the newest of its records was written.
     pub touched: Moment,
+    /// Why it is given up: what it did is being taken back, last first.
+    pub back: Option<(Ending, Reason)>,
+    /// The number of the newest attempt at taking each step back.
+    pub undo_attempts: Vec<u32>,
+    /// How many of them were made before it was last opened.
+    pub undo_spent: Vec<u32>,
+    /// Where the target's databases stood before the promotion.
+    pub positions: BTreeMap<DatabaseName, TargetPosition>,
+    /// Where the closed primary's logs end: everything it ever acknowledged is before.
+    pub ends: BTreeMap<DatabaseName, LogPosition>,
+    /// What exactly was lost.
+    pub manifest: Option<LossManifest>,
 }
 
 /// Where a step stands.
@@ -82,17 +108,49 @@ pub enum Progress {
     },
     /// A person accepted that its effect is not proven.
     Waived,
+    /// A person ordered the run to go on without it.
+    Skipped,
+    /// An attempt at taking it back is under way, or was when the agent died.
+    Undoing {
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// An attempt at taking it back failed; the next follows.
+    UndoPausing {
+        /// Which attempt failed.
+        attempt: u32,
+        /// When the next follows.
+        until: Moment,
+    },
+    /// It is taken back.
+    Undone,
+    /// It could not be taken back.
+    NotUndone {
+        /// After how many attempts.
+        attempts: u32,
+        /// How the last went.
+        fault: Fault,
+    },
+}
+
+impl Progress {
+    /// Whether the steps that follow may start.
+    pub const fn settled(&self) -> bool {
+        matches!(self, Self::Done { .. } | Self::Waived | Self::Skipped)
+    }
 }
 
 /// What may follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Start this attempt of the step with this index.
+    /// Start this attempt of the step with this index, or of taking it back.
     Start {
         /// Index into the plan's steps.
         index: usize,
         /// Which attempt.
         attempt: u32,
+        /// Whether it is to be taken back.
+        undo: bool,
     },
     /// An attempt is under way.
     Busy,
@@ -100,12 +158,10 @@ pub enum Next {
     WaitUntil(Moment),
     /// Ask a person.
     Ask(Question),
-    /// Give up; nothing was promoted.
-    Fail(Reason),
-    /// Give up, because it is not wanted any more.
-    Abandon(Reason),
-    /// The question was not answered in time.
-    Lapse(Reason),
+    /// Give up: nothing was promoted, and there is nothing to take back.
+    End(Ending, Reason),
+    /// Give up, and take back what was done.
+    Unwind(Ending, Reason),
     /// A person must look.
     Strand(StepName, Reason),
     /// All is done, but perhaps the report.
@@ -138,11 +194,18 @@ impl Run {
             loss: None,
             question: None,
             accepted: Vec::new(),
+            assents: Vec::new(),
             attempts: vec![0; steps],
             spent: vec![0; steps],
             fenced_at: None,
             past_return: false,
             touched: at,
+            back: None,
+            undo_attempts: vec![0; steps],
+            undo_spent: vec![0; steps],
+            positions: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            manifest: None,
         }
     }
 
@@ -151,189 +214,74 @@ impl Run {
         &self.plan.run
     }
 
-    /// The first step that is not done.
+    /// The first step that is not settled.
     pub fn current(&self) -> Option<(usize, &PlannedStep, &Progress)> {
         let mut steps = self.plan.steps.iter().zip(&self.progress).enumerate();
-        let open = steps.find(|(_, (_, p))| !matches!(p, Progress::Done { .. } | Progress::Waived));
+        let open = steps.find(|(_, (_, p))| !p.settled());
         open.map(|(index, (step, progress))| (index, step, progress))
     }
 
-    /// Takes a record of this run in.
-    pub fn apply(&mut self, at: Moment, record: &Record) {
-        self.touched = at;
-        match record {
-            Record::StepStarted { step, attempt, .. } => self.apply_start(step, at, *attempt),
-            Record::StepEnded { step, attempt, outcome, retry_at, .. } => {
-                self.apply_outcome(step, at, *attempt, outcome, *retry_at);
-            }
-            Record::LossMeasured { loss, .. } => self.loss = Some(loss.clone()),
-            Record::Asked { question, expires, .. } => self.question = Some((question.clone(), *expires)),
-            Record::Approved { question, .. } => {
-                self.question = None;
-                self.accepted.push(question.clone());
-                if matches!(question, Question::FenceUnproven { .. })
-                    && let Some((index, _, _)) = self.current()
-                {
-                    self.progress[index] = Progress::Waived;
-                    self.fenced_at.get_or_insert(at);
-                }
-            }
-            Record::Continued { .. } => {
-                if let Some((index, _, _)) = self.current() {
-                    self.open_from(index);
-                }
-            }
-            Record::Reopened { step, .. } => {
-                if let Some(index) = self.index(step) {
-                    self.progress[index] = Progress::Waiting;
-                    self.open_from(index);
-                }
-            }
-            Record::RunOpened { .. }
-            | Record::Stranded { .. }
-            | Record::RunEnded { .. }
-            | Record::PrimaryMoved { .. }
-            | Record::AgentStarted { .. }
-            | Record::VerdictChanged { .. }
-            | Record::IdentityLearned { .. }
-            | Record::Declined { .. }
-            | Record::Paused { .. }
-            | Record::Resumed { .. } => {}
-        }
+    /// The attempts that are under way, or were when the agent died: index, attempt, whether it is taken back.
+    pub fn under_way(&self) -> impl Iterator<Item = (usize, u32, bool)> {
+        self.progress.iter().enumerate().filter_map(|(index, progress)| match progress {
+            Progress::Started { attempt, .. } => Some((index, *attempt, false)),
+            Progress::Undoing { attempt } => Some((index, *attempt, true)),
+            _ => None,
+        })
     }
 
-    fn index(&self, name: &StepName) -> Option<usize> {
+    /// The place of a step in the plan.
+    pub fn index(&self, name: &StepName) -> Option<usize> {
         self.plan.steps.iter().position(|step| step.name == *name)
     }
 
-    /// Lets every step from this one on that is not done begin anew, with all its attempts.
-    fn open_from(&mut self, first: usize) {
-        for index in first..self.progress.len() {
-            if !matches!(self.progress[index], Progress::Done { .. } | Progress::Waived) {
-                self.progress[index] = Progress::Waiting;
-                self.spent[index] = self.attempts[index];
-            }
-        }
+    /// The place of the first step of a kind.
+    pub(crate) fn place(&self, deed: Deed) -> Option<usize> {
+        self.plan.steps.iter().position(|step| step.deed == deed)
     }
 
-    fn apply_start(&mut self, step: &StepName, at: Moment, attempt: u32) {
-        let Some(index) = self.index(step) else { return };
-        self.attempts[index] = attempt;
-        self.past_return |= self.plan.steps[index].point_of_no_return;
-        self.progress[index] = Progress::Started { attempt, at };
-    }
-
-    fn apply_outcome(
-        &mut self,
-        step: &StepName,
-        at: Moment,
-        attempt: u32,
-        outcome: &Outcome,
-        retry_at: Option<Moment>,
-    ) {
-        let Some(index) = self.index(step) else { return };
-        let started = match self.progress[index] {
-            Progress::Started { at, .. } => at,
-            _ => at,
-        };
-        self.progress[index] = match (outcome, retry_at) {
-            (Outcome::Succeeded(_), _) => Progress::Done { took: at.since(started) },
-            (Outcome::Failed(_), Some(until)) => Progress::Pausing { attempt, until },
-            (Outcome::Failed(fault), None) => {
-                Progress::Failed { attempts: attempt - self.spent[index], fault: fault.clone() }
-            }
-        };
-        if self.plan.steps[index].deed == Deed::Fence {
-            match outcome {
-                Outcome::Succeeded(_) => _ = self.fenced_at.get_or_insert(at),
-                Outcome::Failed(_) => self.fenced_at = None,
-            }
+    /// Whether all that a step follows is settled.
+    fn ready(&self, index: usize) -> bool {
+        let settled = |place: usize| self.progress.get(place).is_some_and(Progress::settled);
+        match &self.plan.steps[index].after {
+            Some(after) => after.iter().all(|place| settled(*place)),
+            None => index == 0 || settled(index - 1),
         }
     }
 
     /// The step whose proof must be renewed before this run may promote after a break: the fence, unless a
     /// person accepted that there is no proof.
     pub fn fence_to_renew(&self) -> Option<&StepName> {
-        let (_, current, _) = self.current()?;
-        if !matches!(current.deed, Deed::Fence | Deed::Promote) {
-            return None;
-        }
-        let mut steps = self.plan.steps.iter().zip(&self.progress);
-        let fence = steps.find(|(step, _)| step.deed == Deed::Fence);
-        fence.filter(|(_, p)| !matches!(p, Progress::Waived | Progress::Waiting)).map(|(step, _)| &step.name)
+        let (current, step, _) = self.current()?;
+        let fence = self.place(Deed::Fence)?;
+        let last = self.place(Deed::Promote).unwrap_or(fence);
+        let between = step.deed == Deed::Fence || (fence..=last).contains(&current);
+        let renewable = !matches!(
+            self.progress[fence],
+            Progress::Waived | Progress::Waiting | Progress::Skipped | Progress::Undone
+        );
+        (self.back.is_none() && between && renewable).then(|| &self.plan.steps[fence].name)
     }
 
     /// When a failed attempt is followed by another; never when the world said no, or someone newer is in charge.
-    pub fn retry_at(&self, index: usize, attempt: u32, fault: &Fault, now: Moment) -> Option<Moment> {
+    pub fn retry_at(
+        &self,
+        index: usize,
+        attempt: u32,
+        undo: bool,
+        fault: &Fault,
+        now: Moment,
+    ) -> Option<Moment> {
         let step = &self.plan.steps[index];
         let again = matches!(fault.kind, FaultKind::Unreachable | FaultKind::Unclear);
-        (again && attempt - self.spent[index] < step.attempts).then(|| now + step.pause)
+        let made = attempt - if undo { self.undo_spent[index] } else { self.spent[index] };
+        // Taking back is never given up as early as doing: the workload is down meanwhile.
+        let allowed = if undo { step.attempts.max(UNDO_ATTEMPTS) } else { step.attempts };
+        let pause = if undo { step.pause.max(UNDO_PAUSE) } else { step.pause };
+        (again && made < allowed).then(|| now + pause)
     }
 
-    /// The one function that says what may follow.
-    pub fn next(&self, situation: Situation<'_>) -> Next {
-        let automatic = self.trigger == Trigger::Automatic;
-        if let Some((question, expires)) = &self.question {
-            return self.next_while_asking(situation, automatic, question, *expires);
-        }
-        let Some((index, step, progress)) = self.current() else { return Next::Finish { unreported: None } };
-        match progress {
-            Progress::Waiting => {
-                let start = Next::Start { index, attempt: self.attempts[index] + 1 };
-                self.gate(situation, automatic, step).unwrap_or(start)
-            }
-            Progress::Started { .. } => Next::Busy,
-            Progress::Pausing { until, .. } if situation.now < *until => Next::WaitUntil(*until),
-            Progress::Pausing { attempt, .. } => Next::Start { index, attempt: attempt + 1 },
-            Progress::Failed { attempts, fault } => self.next_after_failure(step, *attempts, fault),
-            Progress::Done { .. } | Progress::Waived => Next::Finish { unreported: None },
-        }
-    }
-
-    fn next_while_asking(
-        &self,
-        situation: Situation<'_>,
-        automatic: bool,
-        question: &Question,
-        expires: Moment,
-    ) -> Next {
-        if automatic && situation.old_primary == Verdict::Healthy {
-            return Next::Abandon(Reason::PrimaryIsBack { region: self.plan.from.clone() });
-        }
-        if situation.now >= expires {
-            return Next::Lapse(Reason::QuestionLapsed { question: question.clone() });
-        }
-        Next::WaitUntil(expires)
-    }
-
-    /// What must be settled before a step starts for the first time.
-    fn gate(&self, situation: Situation<'_>, automatic: bool, step: &PlannedStep) -> Option<Next> {
-        match step.deed {
-            Deed::Fence if self.past_return => None,
-            Deed::Fence => {
-                let unwanted = if automatic { self.still_lost(situation) } else { None };
-                unwanted.or_else(|| self.fence_gate(situation.policy, automatic).map(Next::Ask))
-            }
-            // The page's own check makes this impossible; a journal that was tampered with must not promote.
-            Deed::Promote if !self.fenced() => Some(Next::Strand(
-                step.name.clone(),
-                Reason::StepFailed {
-                    step: step.name.clone(),
-                    attempts: 0,
-                    fault: Fault::new(FaultKind::Refused, "the plan promotes without a fence"),
-                },
-            )),
-            Deed::Promote if !self.past_return => self.loss_gate(situation.policy).map(Next::Ask),
-            Deed::MeasureLoss
-            | Deed::Promote
-            | Deed::AwaitServing
-            | Deed::SwitchDns
-            | Deed::Verify
-            | Deed::Report => None,
-        }
-    }
-
-    /// Whether the fence step gave its proof, or a person accepted that there is none.
+    /// The fence was proven, or a person accepted that it is not.
     pub fn fenced(&self) -> bool {
         self.did(Deed::Fence)
     }
@@ -343,81 +291,28 @@ impl Run {
         self.did(Deed::SwitchDns)
     }
 
+    /// Whether it makes the region that is left, or that returns, a standby.
+    pub fn readmits(&self) -> bool {
+        self.place(Deed::Rejoin).is_some()
+    }
+
     fn did(&self, deed: Deed) -> bool {
         let mut steps = self.plan.steps.iter().zip(&self.progress);
-        steps.any(|(s, p)| s.deed == deed && matches!(p, Progress::Done { .. } | Progress::Waived))
+        steps.any(|(s, p)| s.deed == deed && p.settled())
     }
 
-    /// Nothing has moved yet: a fence would cut a live primary off. One answer since is enough to wait, and
-    /// after a restart the evidence has to be gathered anew.
-    fn still_lost(&self, situation: Situation<'_>) -> Option<Next> {
-        let patience = self.touched + situation.policy.patience(&self.plan.from);
-        match situation.old_primary {
-            Verdict::Lost => None,
-            Verdict::Healthy => Some(Next::Abandon(Reason::PrimaryIsBack { region: self.plan.from.clone() })),
-            Verdict::Doubtful if situation.now < patience => Some(Next::WaitUntil(patience)),
-            Verdict::Doubtful => {
-                Some(Next::Abandon(Reason::LossUnconfirmed { region: self.plan.from.clone() }))
-            }
-        }
-    }
-
-    fn fence_gate(&self, policy: &WorkloadPolicy, automatic: bool) -> Option<Question> {
-        let supervised = automatic && policy.failover.mode == Mode::Supervised;
-        let settled = self.accepted.iter().any(|q| !matches!(q, Question::FenceUnproven { .. }));
-        let ask = || Question::Supervised { loss: self.loss_so_far() };
-        self.loss_gate(policy).or_else(|| (supervised && !settled).then(ask))
+    /// The steps that may have had an effect which can be taken back, last first.
+    pub(crate) fn to_take_back(&self) -> impl Iterator<Item = usize> {
+        (0..self.progress.len()).rev().filter(|index| {
+            self.plan.steps[*index].undo.is_some()
+                && self.attempts[*index] > 0
+                && self.progress[*index] != Progress::Undone
+        })
     }
 
     /// The loss, when the old primary took writes until it was fenced.
-    fn loss_so_far(&self) -> Loss {
+    pub(crate) fn loss_so_far(&self) -> Loss {
         let measured = self.loss.clone().unwrap_or(Loss::unknown());
         self.fenced_at.map_or_else(|| measured.clone(), |end| measured.until(end))
-    }
-
-    /// What must be asked about the loss: before the fence, and again before the promotion, when the fence
-    /// took so long that the number is no longer the one that was accepted or allowed.
-    fn loss_gate(&self, policy: &WorkloadPolicy) -> Option<Question> {
-        let (loss, allowed) = (self.loss_so_far(), policy.objectives.rpo);
-        let accepts = |question: &Question| match (question, loss.at_most) {
-            (Question::LossUnknown { .. }, _) => true,
-            (
-                Question::LossAbove { loss: known, .. } | Question::Supervised { loss: known },
-                Some(length),
-            ) => known.at_most.is_some_and(|accepted| length <= accepted + allowed),
-            (Question::LossAbove { .. } | Question::Supervised { .. }, None)
-            | (Question::FenceUnproven { .. }, _) => false,
-        };
-        if self.accepted.iter().any(accepts) {
-            return None;
-        }
-        match loss.at_most {
-            None => Some(Question::LossUnknown { loss }),
-            Some(length) if length > allowed => Some(Question::LossAbove { loss, allowed }),
-            Some(_) => None,
-        }
-    }
-
-    fn next_after_failure(&self, step: &PlannedStep, attempts: u32, fault: &Fault) -> Next {
-        let reason = Reason::StepFailed { step: step.name.clone(), attempts, fault: fault.clone() };
-        match (step.deed, fault.kind) {
-            (Deed::MeasureLoss, FaultKind::Unreachable | FaultKind::Unclear | FaultKind::Refused) => {
-                Next::Fail(reason)
-            }
-            // Someone newer is in charge: opening another run with a higher epoch would overtake them.
-            (Deed::MeasureLoss | Deed::Fence, FaultKind::Stale) => Next::Strand(step.name.clone(), reason),
-            (Deed::Fence, FaultKind::Unreachable | FaultKind::Unclear | FaultKind::Refused) => {
-                Next::Ask(Question::FenceUnproven {
-                    region: self.plan.from.clone(),
-                    fault: fault.clone(),
-                    loss: self.loss.clone(),
-                })
-            }
-            // The workload is served; a report that cannot be written must not switch its protection off.
-            (Deed::Report, _) => Next::Finish { unreported: Some(reason) },
-            (Deed::Promote | Deed::AwaitServing | Deed::SwitchDns | Deed::Verify, _) => {
-                Next::Strand(step.name.clone(), reason)
-            }
-        }
     }
 }

@@ -1,24 +1,34 @@
 //! Carrying runs on: opening them, taking outcomes in, doing what may follow.
 
-use lifeboat_runbooks::Deed;
+use std::time::Duration;
+
+use lifeboat_runbooks::Kind;
 
 use crate::decision::{Command, Severity};
+use crate::event::Attempt;
 use crate::guardian::Deciding;
-use crate::loss::Loss;
+use crate::loss::{DatabaseLoss, Loss, LossManifest};
 use crate::machine::Phase;
-use crate::names::{RegionName, RunId, StepName};
+use crate::names::{RegionName, RunId};
 use crate::outcome::{Fault, FaultKind, Outcome, Output};
 use crate::plan::Action;
 use crate::reason::Reason;
 use crate::record::{Ending, Record, Trigger};
-use crate::run::{Next, Progress, Run, Situation};
+use crate::run::{Next, Run, Situation};
 
 impl Deciding<'_> {
-    /// Opens a run to `to` and starts its first step.
-    pub(crate) fn open(&mut self, to: RegionName, trigger: Trigger, reason: Reason) -> Result<RunId, Reason> {
-        let plan = self.workload.plan(self.runbook, to)?;
+    /// Opens a run of that kind and starts its first steps.
+    pub(crate) fn open(
+        &mut self,
+        kind: Kind,
+        region: RegionName,
+        trigger: Trigger,
+        reason: Reason,
+    ) -> Result<RunId, Reason> {
+        let plan = self.workload.plan(self.runbooks.page(kind), region, trigger == Trigger::Automatic)?;
         let run = plan.run.clone();
         let workload = self.name();
+        let severity = if kind.planned() { Severity::Info } else { Severity::Warning };
         self.write(Record::RunOpened {
             workload,
             run: run.clone(),
@@ -26,7 +36,7 @@ impl Deciding<'_> {
             plan: Box::new(plan),
             reason: reason.clone(),
         });
-        self.tell(Severity::Warning, reason);
+        self.tell(severity, reason);
         self.advance();
         Ok(run)
     }
@@ -34,22 +44,30 @@ impl Deciding<'_> {
     /// The run under way.
     fn run(&self) -> Option<&Run> {
         match &self.workload.ledger.phase {
-            Phase::FailingOver(run) => Some(run),
+            Phase::Running(run) => Some(run),
             Phase::Guarding | Phase::Doubting | Phase::Stranded(..) => None,
         }
     }
 
-    /// Does what the run allows next.
+    /// Does all that the run allows now.
     pub(crate) fn advance(&mut self) {
-        let Some(run) = self.run() else { return };
+        while self.take_turn() {}
+    }
+
+    /// Does one thing that the run allows; says whether there may be more.
+    fn take_turn(&mut self) -> bool {
+        let Some(run) = self.run() else { return false };
         let old_primary = self.gates().confirmed(&run.plan.from);
         let situation = Situation { now: self.now, policy: &self.workload.policy, old_primary };
         let (next, id) = (run.next(situation), run.id().clone());
         let workload = self.name();
         match next {
-            Next::Busy => {}
-            Next::WaitUntil(moment) => self.decision.wake_at(moment),
-            Next::Start { index, attempt } => self.start_step(index, attempt),
+            Next::Busy => return false,
+            Next::WaitUntil(moment) => {
+                self.decision.wake_at(moment);
+                return false;
+            }
+            Next::Start { index, attempt, undo } => self.start_step(index, attempt, undo),
             Next::Ask(question) => {
                 let expires = self.now + self.workload.policy.failover.approval_expires;
                 self.decision.wake_at(expires);
@@ -60,26 +78,24 @@ impl Deciding<'_> {
                 self.write(Record::Stranded { workload, run: id, step, reason: reason.clone() });
                 self.tell(Severity::Critical, reason);
             }
-            Next::Fail(reason) => self.end(Ending::Failed, Severity::Critical, reason),
-            Next::Abandon(reason) => self.end(Ending::Abandoned, Severity::Info, reason),
-            Next::Lapse(reason) => self.end(Ending::Lapsed, Severity::Critical, reason),
+            Next::Unwind(ending, reason) => {
+                self.write(Record::Unwinding { workload, run: id, ending, reason: reason.clone() });
+                self.tell(Severity::Warning, reason);
+            }
+            Next::End(ending, reason) => self.end(ending, severity(ending), reason),
             Next::Finish { unreported } => self.finish(unreported),
         }
+        true
     }
 
-    fn start_step(&mut self, index: usize, attempt: u32) {
+    fn start_step(&mut self, index: usize, attempt: u32, undo: bool) {
         let Some(run) = self.run() else { return };
-        let step = &run.plan.steps[index];
-        let command = Command {
-            workload: self.name(),
-            run: run.id().clone(),
-            step: step.name.clone(),
-            attempt,
-            action: step.action.clone(),
-            limit: step.limit,
-        };
+        let Some((action, limit)) = run.command(index, undo) else { return };
+        let step = run.plan.steps[index].name.clone();
+        let command =
+            Command { workload: self.name(), run: run.id().clone(), step, attempt, undo, action, limit };
         let (workload, run, step) = (command.workload.clone(), command.run.clone(), command.step.clone());
-        self.write(Record::StepStarted { workload, run, step, attempt });
+        self.write(Record::StepStarted { workload, run, step, attempt, undo });
         self.decision.commands.push(command);
     }
 
@@ -87,17 +103,13 @@ impl Deciding<'_> {
     /// acts, so it is started again; and a fence is proven again before the promotion, because nobody knows
     /// what happened to the old primary meanwhile.
     pub(crate) fn recover(&mut self) {
-        if self.renew_fence() {
-            return self.advance();
+        if !self.renew_fence() {
+            let started: Vec<(usize, u32, bool)> = self.run().into_iter().flat_map(Run::under_way).collect();
+            for (index, attempt, undo) in started {
+                self.start_step(index, attempt + 1, undo);
+            }
         }
-        let started = self.run().and_then(|run| match run.current() {
-            Some((index, _, Progress::Started { attempt, .. })) => Some((index, *attempt)),
-            _ => None,
-        });
-        match started {
-            Some((index, attempt)) => self.start_step(index, attempt + 1),
-            None => self.advance(),
-        }
+        self.advance();
         self.remind();
     }
 
@@ -113,7 +125,7 @@ impl Deciding<'_> {
     /// Tells again what waits for a person: the agent may have died before the notice went out.
     pub(crate) fn remind(&mut self) {
         let reason = match &self.workload.ledger.phase {
-            Phase::FailingOver(run) => run
+            Phase::Running(run) => run
                 .question
                 .as_ref()
                 .map(|(question, _)| Reason::Asking { question: question.clone(), run: run.id().clone() }),
@@ -125,46 +137,66 @@ impl Deciding<'_> {
         }
     }
 
-    /// Takes the outcome of an attempt in, if it is the attempt that is under way.
-    pub(crate) fn take_outcome(&mut self, run: &RunId, step: &StepName, attempt: u32, outcome: Outcome) {
-        let Some(open) = self.run().filter(|open| open.id() == run) else { return };
-        let Some((index, planned, Progress::Started { attempt: current, .. })) = open.current() else {
-            return;
-        };
-        if planned.name != *step || *current != attempt {
+    /// Takes the outcome of an attempt in, if that attempt is under way.
+    pub(crate) fn take_outcome(&mut self, ended: &Attempt, outcome: Outcome) {
+        let Some(open) = self.run().filter(|open| *open.id() == ended.run) else { return };
+        let Some(index) = open.index(&ended.step) else { return };
+        if !open.under_way().any(|attempt| attempt == (index, ended.attempt, ended.undo)) {
             return;
         }
+        let Some((action, _)) = open.command(index, ended.undo) else { return };
         let outcome = match outcome {
-            Outcome::Succeeded(output) => self.checked(&planned.action, output),
+            Outcome::Succeeded(output) => self.checked(&action, output),
             failed @ Outcome::Failed(_) => failed,
         };
         let retry_at = match &outcome {
             Outcome::Succeeded(_) => None,
-            Outcome::Failed(fault) => open.retry_at(index, attempt, fault, self.now),
+            Outcome::Failed(fault) => open.retry_at(index, ended.attempt, ended.undo, fault, self.now),
         };
-        let (deed, from, to, epoch) =
-            (planned.deed, open.plan.from.clone(), open.plan.to.clone(), open.plan.epoch);
-        let (workload, run, step) = (self.name(), run.clone(), step.clone());
+        let (from, to, epoch) = (open.plan.from.clone(), open.plan.to.clone(), open.plan.epoch);
+        let (workload, run) = (self.name(), ended.run.clone());
         let measured = self.measured(&from, &outcome);
-        let moved = deed == Deed::Promote && matches!(outcome, Outcome::Succeeded(_));
+        let manifest = self.counted(&outcome);
+        let moved = matches!(outcome, Outcome::Succeeded(Output::Promoted { .. }));
         self.write(Record::StepEnded {
             workload: workload.clone(),
             run: run.clone(),
-            step,
-            attempt,
+            step: ended.step.clone(),
+            attempt: ended.attempt,
             outcome,
             retry_at,
+            undo: ended.undo,
         });
         if let Some(loss) = measured {
-            self.write(Record::LossMeasured { workload: workload.clone(), run, loss });
+            self.write(Record::LossMeasured { workload: workload.clone(), run: run.clone(), loss });
         }
         if moved {
             for region in [&from, &to] {
                 self.workload.survey.forget(&self.workload.policy, region);
             }
-            self.write(Record::PrimaryMoved { workload, region: to, epoch });
+            self.write(Record::PrimaryMoved { workload: workload.clone(), region: to, epoch });
+        }
+        if let Some(manifest) = manifest {
+            self.write(Record::LossCounted { workload, run, manifest: manifest.clone() });
+            self.tell(Severity::Warning, Reason::Lost { manifest });
         }
         self.advance();
+    }
+
+    /// What the promotion of a failover lost, as soon as it is over.
+    fn counted(&self, outcome: &Outcome) -> Option<LossManifest> {
+        let Outcome::Succeeded(Output::Promoted { promotions }) = outcome else { return None };
+        let run = self.run().filter(|run| run.plan.kind == Kind::Failover)?;
+        let (w, from) = (&self.workload, &run.plan.from);
+        let samples = w.survey.primary_samples(&w.policy, self.agent, from);
+        let databases = promotions.iter().map(|(database, promotion)| {
+            let acknowledged = w.survey.acknowledged(from, database);
+            let target = run.positions.get(database);
+            let sample = samples.get(database);
+            let loss = DatabaseLoss::count(target, promotion, sample, &acknowledged, run.loss.as_ref());
+            (database.clone(), loss)
+        });
+        Some(LossManifest { databases: databases.collect() })
     }
 
     /// An output that does not fit its action is a failure, whatever the adapter thinks.
@@ -200,9 +232,32 @@ impl Deciding<'_> {
                     |name| censuses.get(name).is_some_and(|c| c.disagree.is_empty() && !c.agree.is_empty());
                 changes.iter().any(|c| !agreed(&c.name)) || (*canary && visit.is_none())
             }
-            (Action::AwaitServing { .. }, Output::Serving { .. }) | (Action::Report, Output::Reported) => {
-                false
+            (Action::CatchUp { goals, .. }, Output::CaughtUp { positions }) => {
+                goals.iter().any(|(d, goal)| positions.get(d).is_none_or(|p| !p.reaches(goal)))
             }
+            (Action::Salvage { databases, .. }, Output::Salvaged { salvages }) => {
+                databases.keys().any(|d| !salvages.contains_key(d))
+            }
+            (Action::Rejoin { databases, .. }, Output::Rejoined { rejoins }) => {
+                databases.keys().any(|d| !rejoins.contains_key(d))
+            }
+            (Action::AwaitReplication { databases, .. }, Output::Replicating { positions }) => {
+                databases.iter().any(|d| !positions.contains_key(d))
+            }
+            (Action::AwaitServing { .. }, Output::Serving { .. })
+            | (Action::Report, Output::Reported)
+            | (Action::CheckStandby { .. }, Output::Ready { .. })
+            | (Action::Drain { .. }, Output::Drained)
+            | (Action::Lift { .. }, Output::Lifted)
+            | (
+                Action::Run { .. }
+                | Action::Http { .. }
+                | Action::Sql { .. }
+                | Action::Wait { .. }
+                | Action::Notify { .. }
+                | Action::Approve,
+                Output::Did { .. },
+            ) => false,
             _ => true,
         };
         if missing {
@@ -226,12 +281,17 @@ impl Deciding<'_> {
             self.tell(Severity::Critical, reason);
         }
         let Some(run) = self.run() else { return };
-        let reason = Reason::Recovered {
-            to: run.plan.to.clone(),
-            loss: run.loss.clone(),
-            took: self.now.since(run.opened),
+        let (took, plan) = (self.now.since(run.opened), &run.plan);
+        let (to, region) = (plan.to.clone(), plan.from.clone());
+        let (severity, reason) = match plan.kind {
+            Kind::Failover => (Severity::Warning, Reason::Recovered { to, loss: run.loss.clone(), took }),
+            Kind::Switchover | Kind::Failback => {
+                (Severity::Info, Reason::Moved { procedure: plan.kind, to, took })
+            }
+            Kind::Rejoin if run.readmits() => (Severity::Info, Reason::Readmitted { region, took }),
+            Kind::Rejoin => (Severity::Critical, Reason::KeptOut { region }),
         };
-        self.end(Ending::Done, Severity::Warning, reason);
+        self.end(Ending::Done, severity, reason);
     }
 
     pub(crate) fn end(&mut self, ending: Ending, severity: Severity, reason: Reason) {
@@ -240,5 +300,31 @@ impl Deciding<'_> {
         self.tell(severity, reason.clone());
         let workload = self.name();
         self.write(Record::RunEnded { workload, run, ending, reason });
+    }
+}
+
+/// How much the end of a run matters.
+const fn severity(ending: Ending) -> Severity {
+    match ending {
+        Ending::Done | Ending::Abandoned => Severity::Info,
+        Ending::Undone => Severity::Warning,
+        Ending::Failed | Ending::Lapsed => Severity::Critical,
+    }
+}
+
+impl Run {
+    /// What is to be done for a step, or to take it back, and within what time.
+    fn command(&self, index: usize, undo: bool) -> Option<(Action, Duration)> {
+        let step = self.plan.steps.get(index)?;
+        if undo {
+            return Some((step.undo.clone()?, step.limit));
+        }
+        let action = match &step.action {
+            Action::CatchUp { region, .. } => {
+                Action::CatchUp { region: region.clone(), goals: self.ends.clone() }
+            }
+            action => action.clone(),
+        };
+        Some((action, step.limit))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use lifeboat_runbooks::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Condition;
@@ -106,10 +107,28 @@ pub enum PhaseName {
     Doubting,
     /// A failover is under way, or waits for a person.
     FailingOver,
+    /// A planned move is under way.
+    SwitchingOver,
+    /// A planned move home is under way.
+    FailingBack,
+    /// An old primary is made a standby.
+    Rejoining,
     /// A person must act.
     Stranded,
     /// A person has paused automatic action.
     Paused,
+}
+
+impl PhaseName {
+    /// The phase in which a run of that kind is under way.
+    pub const fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Failover => Self::FailingOver,
+            Kind::Switchover => Self::SwitchingOver,
+            Kind::Failback => Self::FailingBack,
+            Kind::Rejoin => Self::Rejoining,
+        }
+    }
 }
 
 impl fmt::Display for PhaseName {
@@ -118,6 +137,9 @@ impl fmt::Display for PhaseName {
             Self::Guarding => "guarding",
             Self::Doubting => "doubting",
             Self::FailingOver => "failing over",
+            Self::SwitchingOver => "switching over",
+            Self::FailingBack => "failing back",
+            Self::Rejoining => "rejoining",
             Self::Stranded => "stranded",
             Self::Paused => "paused",
         })

@@ -17,6 +17,9 @@ use crate::time::Moment;
 /// How many proofs of a vantage are kept: more than fit between two looks of any sensible probe.
 const PROOFS_KEPT: usize = 64;
 
+/// How many acknowledged heartbeats are kept: more than an hour of them at one a second.
+const HEARTBEATS_KEPT: usize = 4096;
+
 /// What the witnesses answered each vantage.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Witnesses {
@@ -93,6 +96,8 @@ pub(crate) struct Survey {
     samples: BTreeMap<(RegionName, DatabaseName), (Moment, DatabaseSample)>,
     /// Where a primary was last seen committing, by database.
     primaries: BTreeMap<DatabaseName, (RegionName, PrimarySample)>,
+    /// When the newest heartbeats were stamped that a primary acknowledged, by region and database, oldest first.
+    acknowledged: BTreeMap<(RegionName, DatabaseName), VecDeque<Moment>>,
 }
 
 impl Survey {
@@ -123,10 +128,16 @@ impl Survey {
     }
 
     fn note_sample(&mut self, region: &RegionName, at: Moment, sample: &DatabaseSample) {
-        if let DatabaseState::Primary { written, synchronous, heartbeat: Some(_) } = &sample.state {
+        if let DatabaseState::Primary { written, synchronous, heartbeat: Some(stamped) } = &sample.state {
             let seen =
                 PrimarySample { at, written: *written, synchronous: synchronous.clone(), continuous: true };
             self.primaries.insert(sample.database.clone(), (region.clone(), seen));
+            let place = (region.clone(), sample.database.clone());
+            let kept = self.acknowledged.entry(place).or_default();
+            if kept.len() == HEARTBEATS_KEPT {
+                kept.pop_front();
+            }
+            kept.push_back(*stamped);
         }
         self.samples.insert((region.clone(), sample.database.clone()), (at, sample.clone()));
     }
@@ -162,6 +173,33 @@ impl Survey {
     /// What one vantage knows of one probe.
     pub(crate) fn probe(&self, vantage: &AgentName, probe: &ProbeName) -> Option<&ProbeHealth> {
         self.health.get(vantage)?.get(probe)
+    }
+
+    /// When the newest heartbeats were stamped that a primary in the region acknowledged, oldest first.
+    pub(crate) fn acknowledged(&self, region: &RegionName, database: &DatabaseName) -> Vec<Moment> {
+        let kept = self.acknowledged.get(&(region.clone(), database.clone()));
+        kept.into_iter().flatten().copied().collect()
+    }
+
+    /// Whether every database of a region was last seen as a standby that streams, and when the oldest of these
+    /// sightings was.
+    pub(crate) fn streams(
+        &self,
+        policy: &WorkloadPolicy,
+        region: &RegionName,
+        now: Moment,
+    ) -> Result<(), Reason> {
+        for database in policy.databases.keys() {
+            let fresh =
+                self.sample(region, database).filter(|(at, _)| now.since(*at) <= policy.failover.freshness);
+            let streaming = fresh.is_some_and(
+                |(_, sample)| matches!(&sample.state, DatabaseState::Standby(position) if position.streaming),
+            );
+            if !streaming {
+                return Err(Reason::NotStreaming { database: database.clone(), region: region.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// The newest sample of a database.
@@ -226,6 +264,7 @@ impl Survey {
     /// Forgets how the probes of a region looked, because its role has changed.
     pub(crate) fn forget(&mut self, policy: &WorkloadPolicy, region: &RegionName) {
         self.samples.retain(|(seen_in, _), _| seen_in != region);
+        self.acknowledged.retain(|(seen_in, _), _| seen_in != region);
         for seen in self.health.values_mut() {
             seen.retain(|name, _| policy.probes.get(name).is_none_or(|p| p.region != *region));
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::outcome::{FenceProof, Outcome, Output};
+use crate::outcome::{FenceProof, LogPosition, Outcome, Output, RejoinWay};
 use crate::record::{Ending, Record};
 use crate::time;
 
@@ -26,6 +26,13 @@ impl fmt::Display for Record {
                     plan.runbook, plan.from, plan.to, plan.epoch
                 )
             }
+            Self::StepStarted { run, step, attempt, undo: true, .. } => {
+                write!(f, "{run}: taking {step} back, attempt {attempt}")
+            }
+            Self::StepEnded { run, step, outcome, undo: true, .. } => match outcome {
+                Outcome::Succeeded(output) => write!(f, "{run}: {step} is taken back: {output}"),
+                Outcome::Failed(fault) => write!(f, "{run}: {step} could not be taken back: {fault}"),
+            },
             Self::StepStarted { run, step, attempt: 1, .. } => write!(f, "{run}: {step} started"),
             Self::StepStarted { run, step, attempt, .. } => {
                 write!(f, "{run}: {step} started, attempt {attempt}")
@@ -45,6 +52,14 @@ impl fmt::Display for Record {
                     question.command(run)
                 )
             }
+            Self::Approved { run, by, question, remaining: 1.., .. } => {
+                write!(f, "{run}: {by} accepted that {question}; another person must, too")
+            }
+            Self::Unwinding { run, reason, .. } => {
+                write!(f, "{run}: given up, what it did is taken back: {reason}")
+            }
+            Self::StepSkipped { run, step, by, why, .. } => write!(f, "{run}: {by} skipped {step}: {why}"),
+            Self::LossCounted { run, manifest, .. } => write!(f, "{run}: lost by the promotion: {manifest}"),
             Self::Approved { run, by, question, .. } => write!(f, "{run}: {by} accepted that {question}"),
             Self::PrimaryMoved { workload, region, epoch } => {
                 write!(f, "{workload}: the primary region is {region}, epoch {epoch}")
@@ -73,6 +88,7 @@ impl fmt::Display for Ending {
             Self::Failed => "failed",
             Self::Abandoned => "abandoned",
             Self::Lapsed => "lapsed",
+            Self::Undone => "undone",
         })
     }
 }
@@ -112,6 +128,29 @@ impl fmt::Display for Output {
                 }
             }
             Self::Reported => f.write_str("the report is written"),
+            Self::Ready { behind } => {
+                write!(f, "a commit of the primary was replayed after {}", time::length(*behind))
+            }
+            Self::Drained => f.write_str("the primary has written its buffers out"),
+            Self::Lifted => f.write_str("the primary accepts writes"),
+            Self::CaughtUp { positions } | Self::Replicating { positions } => {
+                parts(f, positions, |f, database, position| {
+                    write!(f, "{database} has replayed all up to {position}")
+                })
+            }
+            Self::Salvaged { salvages } => parts(f, salvages, |f, database, salvage| match &salvage.folder {
+                None => write!(f, "{database} has nothing that the primary lacks"),
+                Some(folder) => {
+                    write!(f, "{database}: {} rows kept in {folder}", salvage.rows)?;
+                    salvage.unread.iter().try_for_each(|what| write!(f, "; not exported: {what}"))
+                }
+            }),
+            Self::Rejoined { rejoins } => parts(f, rejoins, |f, database, rejoined| {
+                write!(f, "{database} follows the primary, by {}", rejoined.way)?;
+                rejoined.because.as_ref().map_or(Ok(()), |because| write!(f, " ({because})"))
+            }),
+            Self::Did { said } if said.is_empty() => f.write_str("done"),
+            Self::Did { said } => f.write_str(said),
         }
     }
 }
@@ -128,7 +167,28 @@ impl fmt::Display for FenceProof {
             Self::Isolated { command, session } => {
                 write!(f, "isolated by {}; the session opened before {session}", command.join(" "))
             }
+            Self::Closed { sqlstate, sessions_ended, end } => write!(
+                f,
+                "closed: a write over a session opened before was refused ({sqlstate}), {sessions_ended} sessions ended, its log ends at {end}"
+            ),
+            Self::Stopped => f.write_str("the server is stopped"),
         }
+    }
+}
+
+impl fmt::Display for LogPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of timeline {}", self.lsn, self.timeline)
+    }
+}
+
+impl fmt::Display for RejoinWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Follow => "following cleanly",
+            Self::Rewind => "pg_rewind",
+            Self::Rebuild => "a fresh copy",
+        })
     }
 }
 

@@ -3,6 +3,9 @@
 //! **Invariant:** an action succeeds only when it did for everything it names; the gravest fault of its
 //! parts is its fault.
 
+mod own;
+mod planned;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;

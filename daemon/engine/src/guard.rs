@@ -177,8 +177,8 @@ impl Guard {
                 let _ = reply.send(self.guardian.status(self.clock.now()));
                 Ok(())
             }
-            Message::Plan { workload, to, reply } => {
-                let _ = reply.send(self.guardian.plan(&workload, to.as_ref(), self.clock.now()));
+            Message::Plan { kind, workload, to, reply } => {
+                let _ = reply.send(self.guardian.plan(kind, &workload, to.as_ref(), self.clock.now()));
                 Ok(())
             }
         }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use lifeboat_core::event::Attempt;
 use lifeboat_core::plan::Action;
 use lifeboat_core::{AgentName, Command, Epoch, Event, Fault, FaultKind, Outcome, time};
 
@@ -44,9 +45,10 @@ impl Hands {
                 Ok(output) => Outcome::Succeeded(output),
                 Err(fault) => Outcome::Failed(fault),
             };
-            let Command { workload, run, step, attempt, .. } = command;
+            let Command { workload, run, step, attempt, undo, .. } = command;
+            let ended = Attempt { workload, run, step, attempt, undo };
             // When the loop has ended, the record says that the step was started: the next start looks.
-            let _ = hands.inbox.put(Event::StepEnded { workload, run, step, attempt, outcome }).await;
+            let _ = hands.inbox.put(Event::StepEnded { ended, outcome }).await;
         });
     }
 
@@ -55,13 +57,35 @@ impl Hands {
         let effects = Effects { world: &self.world, workload: &command.workload, call, clock: self.clock };
         match &command.action {
             Action::MeasureLoss { region, databases } => effects.measure(region, databases).await,
-            Action::Fence { region, databases } => effects.fence(region, databases).await,
+            Action::Fence { region, databases, planned: false } => effects.fence(region, databases).await,
+            Action::Fence { region, databases, planned: true } => effects.close(region, databases).await,
             Action::Promote { region, databases } => effects.promote(region, databases).await,
             Action::AwaitServing { region, databases, probes } => {
                 effects.await_serving(region, databases, probes).await
             }
             Action::SwitchDns { changes } => effects.switch(changes).await,
             Action::Verify { changes, canary } => effects.verify(changes, *canary).await,
+            Action::CheckStandby { primary, standby, databases, changes } => {
+                effects.check_standby(primary, standby, databases, changes).await
+            }
+            Action::Drain { region, databases } => effects.drain(region, databases).await,
+            Action::Lift { region, databases } => effects.lift(region, databases).await,
+            Action::CatchUp { region, goals } => effects.catch_up(region, goals).await,
+            Action::Salvage { region, source, databases } => effects.salvage(region, source, databases).await,
+            Action::Rejoin { region, source, databases } => effects.rejoin(region, source, databases).await,
+            Action::AwaitReplication { primary, standby, databases } => {
+                effects.await_replication(primary, standby, databases).await
+            }
+            Action::Run { argv, env } => effects.run(argv, env).await,
+            Action::Http { method, url, body, expect } => {
+                effects.request(method, url, body.as_deref(), expect).await
+            }
+            Action::Sql { region, database, statement, expect } => {
+                effects.query(region, database, statement, expect.as_deref()).await
+            }
+            Action::Wait { length } => effects.wait(*length).await,
+            Action::Notify { text } => effects.notify(text).await,
+            Action::Approve => Ok(lifeboat_core::Output::Did { said: String::new() }),
             Action::Report => report::write(&self.journal, &self.world.reports, &command.run).await,
         }
     }

@@ -1,6 +1,7 @@
 //! The one inbox: events, orders and questions, in the order in which they came.
 
 use lifeboat_core::forecast::Forecast;
+use lifeboat_core::plan::Kind;
 use lifeboat_core::status::Status;
 use lifeboat_core::{Answer, Event, Order, Plan, Reason, RegionName, WorkloadName};
 use tokio::sync::{mpsc, oneshot};
@@ -18,8 +19,10 @@ pub enum Message {
     Order(Order, oneshot::Sender<Answer>),
     /// Someone wants to see everything.
     Status(oneshot::Sender<Status>),
-    /// Someone wants to see the plan of a failover.
+    /// Someone wants to see the plan of a procedure.
     Plan {
+        /// Which procedure.
+        kind: Kind,
         /// Of which workload.
         workload: WorkloadName,
         /// Where to; the guardian's choice when empty.
@@ -68,16 +71,17 @@ impl Inbox {
         self.ask(Message::Status).await
     }
 
-    /// The plan of a failover, and how long it would take.
+    /// The plan of a procedure, and how long it would take.
     ///
     /// # Errors
     /// [`Stopping`] when the loop is not running; inside, why there is no plan.
     pub async fn plan(
         &self,
+        kind: Kind,
         workload: WorkloadName,
         to: Option<RegionName>,
     ) -> Result<Result<(Plan, Forecast), Reason>, Stopping> {
-        self.ask(|reply| Message::Plan { workload, to, reply }).await
+        self.ask(|reply| Message::Plan { kind, workload, to, reply }).await
     }
 
     async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Stopping> {

@@ -5,13 +5,17 @@
 //!
 //! **Invariant:** an adapter never retries a step by itself, never decides, and never takes "no answer" as yes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use lifeboat_core::decision::Notice;
-use lifeboat_core::outcome::{Census, FenceProof, NameSwitched, Promotion, TargetPosition, Visit};
+use lifeboat_core::outcome::{
+    Census, FenceProof, LogPosition, NameSwitched, Promotion, Rejoined, Salvage, Source, TargetPosition,
+    Visit,
+};
 use lifeboat_core::sighting::Look;
-use lifeboat_core::{AgentName, Epoch, Fault, Moment, RunId, SystemIdentifier};
+use lifeboat_core::{AgentName, Epoch, Fault, Moment, RegionName, RunId, SystemIdentifier};
 
 /// What every mutating call carries.
 #[derive(Clone, Debug)]
@@ -91,6 +95,43 @@ pub trait Database: Send + Sync {
 
     /// Target side: commits a heartbeat of the call's epoch, on a new session; returns how long until it did.
     async fn ensure_writable(&self, call: &Call) -> Result<Duration, Fault>;
+
+    /// Primary side: commits a heartbeat of the call's epoch, and says where the log ends after it. A standby that has
+    /// replayed up to there follows this primary.
+    async fn mark(&self, call: &Call) -> Result<LogPosition, Fault>;
+
+    /// Target side, before a planned move: whether it could serve and be promoted. Changes nothing.
+    async fn fit(&self, call: &Call, system: SystemIdentifier) -> Result<(), Fault>;
+
+    /// Standby side: waits, within the call's limit, until it has replayed up to `goal`, on the goal's timeline.
+    /// `Refused` when it is another cluster or no standby; `Unclear`, with the bytes that are missing, when the limit
+    /// passes. Already promoted by this run, it says where its own log began, and that is not before the goal.
+    async fn catch_up(&self, call: &Call, goal: &LogPosition) -> Result<LogPosition, Fault>;
+
+    /// Primary side: writes its buffers out (a checkpoint), while clients go on.
+    async fn drain(&self, call: &Call) -> Result<(), Fault>;
+
+    /// Primary side, planned: as [`Database::ensure_fenced`], but over sessions only, never by isolating the region;
+    /// and says where the log ended once the last session that could write was gone. A server that is stopped, by the
+    /// word of the tool on its host, is fenced as well.
+    async fn ensure_closed(&self, call: &Call) -> Result<FenceProof, Fault>;
+
+    /// Primary side: takes lifeboat's fence back and proves that a new session commits. `Refused` when it is no
+    /// primary any more; a server that carries no fence is left as it is.
+    async fn ensure_open(&self, call: &Call) -> Result<(), Fault>;
+
+    /// Primary side: makes it ready to be followed by the server of `follower` (checkpoint, replication slot), and
+    /// says what that one must know.
+    async fn offer(&self, call: &Call, follower: &RegionName) -> Result<Source, Fault>;
+
+    /// On the host of an old primary that is fenced: keeps what only it has. Repeating it finds what was kept.
+    async fn salvage(&self, call: &Call, source: &Source) -> Result<Salvage, Fault>;
+
+    /// On the host of an old primary: makes it a standby of `source`. Repeating it finds it following.
+    async fn ensure_rejoined(&self, call: &Call, source: &Source) -> Result<Rejoined, Fault>;
+
+    /// One statement of the operator's; the first column of the first row, as text.
+    async fn query(&self, call: &Call, statement: &str) -> Result<Option<String>, Fault>;
 }
 
 pub use lifeboat_core::plan::NameChange;
@@ -111,6 +152,28 @@ pub trait Names: Send + Sync {
 pub trait Canary: Send + Sync {
     /// Resolves the workload's name as a client would and uses the workload once.
     async fn visit(&self, call: &Call) -> Result<Visit, Fault>;
+}
+
+/// Steps of the operator's own, on the agent's host.
+#[async_trait]
+pub trait Errand: Send + Sync {
+    /// Runs a program to its end; what it said, redacted and cut. Only exit code 0 is success.
+    async fn run(
+        &self,
+        call: &Call,
+        argv: &[String],
+        env: &BTreeMap<String, String>,
+    ) -> Result<String, Fault>;
+
+    /// Sends a request; the status and the beginning of the answer.
+    async fn request(
+        &self,
+        call: &Call,
+        method: &str,
+        url: &str,
+        body: Option<&str>,
+        expect: &BTreeSet<u16>,
+    ) -> Result<String, Fault>;
 }
 
 /// A way to tell people.

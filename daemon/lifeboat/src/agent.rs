@@ -9,6 +9,7 @@ use lifeboat_core::{AgentName, Record, Stamped};
 use lifeboat_dns::Serving;
 use lifeboat_engine::clock::Clock;
 use lifeboat_engine::{Guard, Inbox, Parts, open_state};
+use lifeboat_runbooks::Runbooks;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -28,12 +29,12 @@ pub(crate) async fn live(config: Config) -> Result<(), Failure> {
     let Config { policy, wiring } = config;
     let state = &wiring.agent.state;
     let (journal, records) = open_state(state).map_err(|error| held(state, &error))?;
-    let runbook = lifeboat_runbooks::load(lifeboat_runbooks::FAILOVER).map_err(|flaws| {
+    let runbooks = Runbooks::shipped().map_err(|flaws| {
         let list: Vec<String> = flaws.iter().map(ToString::to_string).collect();
-        Failure::new(Exit::Config, format!("the failover runbook is not sound: {}", list.join("; ")))
+        Failure::new(Exit::Config, format!("a shipped runbook is not sound: {}", list.join("; ")))
     })?;
     let clock = clock(&records);
-    let guardian = Guardian::restore(policy.clone(), runbook, env!("CARGO_PKG_VERSION"), &records);
+    let guardian = Guardian::restore(policy.clone(), runbooks, env!("CARGO_PKG_VERSION"), &records);
     if let Some(reason) = guardian.misplaced().first() {
         return Err(Failure::new(Exit::Config, reason.to_string()).hint(
             "put the region back into lifeboat.toml under the name that is on record: lifeboat history",

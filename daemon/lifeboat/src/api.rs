@@ -14,6 +14,7 @@ use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use lifeboat_core::forecast::Forecast;
+use lifeboat_core::plan::Kind;
 use lifeboat_core::{Order, Plan, Reason, RegionName, WorkloadName};
 use lifeboat_engine::{Inbox, Journal};
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,7 @@ pub(crate) enum Planned {
 /// Which plan.
 #[derive(Debug, Serialize, Deserialize)]
 struct Wanted {
+    kind: Kind,
     workload: WorkloadName,
     to: Option<RegionName>,
 }
@@ -111,10 +113,10 @@ impl Door {
 }
 
 /// The address of a plan, for the client.
-pub(crate) fn plan_path(workload: &WorkloadName, to: Option<&RegionName>) -> String {
+pub(crate) fn plan_path(kind: Kind, workload: &WorkloadName, to: Option<&RegionName>) -> String {
     // Names are letters, digits and "-": nothing to escape.
     let to = to.map(|region| format!("&to={region}")).unwrap_or_default();
-    format!("/v1/plan?workload={workload}{to}")
+    format!("/v1/plan?kind={kind}&workload={workload}{to}")
 }
 
 fn stopping(error: &dyn std::error::Error) -> Response {
@@ -137,10 +139,19 @@ async fn order(
 /// The order, with the user id that the kernel vouches for beside the name that was given, and with texts
 /// that cannot forge a line of the log.
 fn signed(mut order: Order, peer: &Peer) -> Order {
-    if let Order::Abandon { reason, .. } | Order::Pause { reason, .. } = &mut order {
+    if let Order::Abandon { reason, .. }
+    | Order::Cancel { reason, .. }
+    | Order::Skip { reason, .. }
+    | Order::Pause { reason, .. } = &mut order
+    {
         *reason = one_line(reason);
     }
     let (Order::Failover { by, .. }
+    | Order::Switchover { by, .. }
+    | Order::Failback { by, .. }
+    | Order::Rejoin { by, .. }
+    | Order::Cancel { by, .. }
+    | Order::Skip { by, .. }
     | Order::Approve { by, .. }
     | Order::Abandon { by, .. }
     | Order::Pause { by, .. }
@@ -156,7 +167,7 @@ fn one_line(text: &str) -> String {
 }
 
 async fn plan(State(agent): State<Arc<Agent>>, Query(wanted): Query<Wanted>) -> Response {
-    match agent.inbox.plan(wanted.workload, wanted.to).await {
+    match agent.inbox.plan(wanted.kind, wanted.workload, wanted.to).await {
         Ok(Ok((plan, forecast))) => Json(Planned::Plan { plan: Box::new(plan), forecast }).into_response(),
         Ok(Err(reason)) => Json(Planned::Refused { reason }).into_response(),
         Err(error) => stopping(&error),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use lifeboat_core::plan::Kind;
 use lifeboat_core::status::Status;
 use lifeboat_core::{Answer, Order, RegionName, Stamped, WorkloadName};
 use serde::de::DeserializeOwned;
@@ -48,13 +49,14 @@ impl Client {
         self.call(Method::POST, "/v1/orders", body).await
     }
 
-    /// The plan of a failover.
+    /// The plan of a procedure.
     pub(crate) async fn plan(
         &self,
+        kind: Kind,
         workload: &WorkloadName,
         to: Option<&RegionName>,
     ) -> Result<Planned, Failure> {
-        self.get(&api::plan_path(workload, to)).await
+        self.get(&api::plan_path(kind, workload, to)).await
     }
 
     /// The records after a place.

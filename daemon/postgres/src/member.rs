@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lifeboat_core::outcome::{FenceProof, Promotion, TargetPosition};
-use lifeboat_core::{Fault, Look, SystemIdentifier};
+use lifeboat_core::outcome::{FenceProof, LogPosition, Promotion, Rejoined, Salvage, TargetPosition};
+use lifeboat_core::{Fault, Look, RegionName, Source, SystemIdentifier};
 use lifeboat_engine::clock::Clock;
 use lifeboat_engine::ports::{Ask, Call, Database, Probe};
 use tokio::sync::Mutex;
@@ -69,4 +69,49 @@ impl Database for Member {
     async fn ensure_writable(&self, call: &Call) -> Result<Duration, Fault> {
         self.here(self.first_write(call).await)
     }
+
+    async fn mark(&self, _call: &Call) -> Result<LogPosition, Fault> {
+        self.here(Err(unbuilt()))
+    }
+
+    async fn fit(&self, _call: &Call, _system: SystemIdentifier) -> Result<(), Fault> {
+        self.here(Err(unbuilt()))
+    }
+
+    async fn catch_up(&self, _call: &Call, _goal: &LogPosition) -> Result<LogPosition, Fault> {
+        self.here(Err(unbuilt()))
+    }
+
+    async fn drain(&self, _call: &Call) -> Result<(), Fault> {
+        self.here(Err(unbuilt()))
+    }
+
+    async fn ensure_closed(&self, _call: &Call) -> Result<FenceProof, Fault> {
+        self.here(Err(unbuilt()))
+    }
+
+    async fn ensure_open(&self, _call: &Call) -> Result<(), Fault> {
+        self.here(Err(unbuilt()))
+    }
+
+    async fn offer(&self, _call: &Call, _follower: &RegionName) -> Result<Source, Fault> {
+        self.here(Err(unbuilt()))
+    }
+
+    async fn salvage(&self, _call: &Call, _source: &Source) -> Result<Salvage, Fault> {
+        self.here(Err(unbuilt()))
+    }
+
+    async fn ensure_rejoined(&self, _call: &Call, _source: &Source) -> Result<Rejoined, Fault> {
+        self.here(Err(unbuilt()))
+    }
+
+    async fn query(&self, _call: &Call, _statement: &str) -> Result<Option<String>, Fault> {
+        self.here(Err(unbuilt()))
+    }
+}
+
+/// Until the next commit of this room.
+fn unbuilt() -> Fault {
+    Fault::new(lifeboat_core::FaultKind::Refused, "planned moves are not built yet")
 }

@@ -8,7 +8,7 @@ use lifeboat_core::policy::{
     ConnectivityPolicy, FailoverPolicy, Mode, NamePolicy, Objectives, ProbePolicy, WorkloadPolicy,
 };
 use lifeboat_core::{AgentName, DnsName, Policy, ProbeName, RegionName, SystemIdentifier, WorkloadName};
-use lifeboat_runbooks::Runbook;
+use lifeboat_runbooks::Runbooks;
 
 /// The cluster that the pretend databases belong to.
 pub(crate) const CLUSTER: SystemIdentifier = SystemIdentifier::new(7_301_234_567_890_123_456);
@@ -39,10 +39,9 @@ pub(crate) const fn seconds(n: u64) -> Duration {
 }
 
 /// The shipped page.
-pub(crate) fn runbook() -> Runbook {
-    static PAGE: LazyLock<Runbook> = LazyLock::new(|| {
-        lifeboat_runbooks::load(lifeboat_runbooks::FAILOVER).expect("the shipped page loads")
-    });
+pub(crate) fn runbook() -> Runbooks {
+    static PAGE: LazyLock<Runbooks> =
+        LazyLock::new(|| lifeboat_runbooks::Runbooks::shipped().expect("the shipped pages load"));
     PAGE.clone()
 }
 
@@ -82,6 +81,9 @@ pub(crate) fn workload() -> WorkloadPolicy {
             budget_window: seconds(86_400),
             approval_expires: seconds(3_600),
             freshness: seconds(30),
+            approvals: 1,
+            hold_down: Duration::from_secs(600),
+            rejoin: true,
         },
         probes: probes.map(|(name, policy)| (ProbeName::new(name), policy)).into(),
         databases: BTreeMap::from([("orders".into(), None)]),
@@ -91,6 +93,8 @@ pub(crate) fn workload() -> WorkloadPolicy {
         )]),
         fences: BTreeMap::new(),
         canary: true,
+        hosts: std::collections::BTreeSet::new(),
+        maintenance: Vec::new(),
     }
 }
 

@@ -56,6 +56,9 @@ pub(crate) fn policy(more: usize) -> Policy {
             budget_window: Duration::from_secs(86_400),
             approval_expires: Duration::from_secs(600),
             freshness: Duration::from_secs(30),
+            approvals: 1,
+            hold_down: Duration::from_secs(600),
+            rejoin: true,
         },
         probes,
         databases: BTreeMap::from([("orders".into(), None)]),
@@ -65,6 +68,8 @@ pub(crate) fn policy(more: usize) -> Policy {
         )]),
         fences: BTreeMap::new(),
         canary: true,
+        hosts: std::collections::BTreeSet::new(),
+        maintenance: Vec::new(),
     };
     Policy {
         agent: "bastion-west".into(),
@@ -124,7 +129,7 @@ impl Agent {
         clock: Clock,
         (journal, records): (Journal, Vec<Stamped>),
     ) -> Self {
-        let page = lifeboat_runbooks::load(lifeboat_runbooks::FAILOVER).expect("the shipped page loads");
+        let page = lifeboat_runbooks::Runbooks::shipped().expect("the shipped pages load");
         let guardian = Guardian::restore(policy.clone(), page, "0.1.0", &records);
         let stop = CancellationToken::new();
         let parts = Parts { guardian, journal: journal.clone(), clock, world, stop: stop.clone() };

@@ -1,6 +1,7 @@
 //! `lifeboat plan`
 
 use clap::{Args, Subcommand};
+use lifeboat_core::plan::Kind;
 use lifeboat_core::{RegionName, WorkloadName};
 
 use crate::api::Planned;
@@ -13,14 +14,20 @@ use crate::{ui, view};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Plan {
     /// Show what a failover would do, step by step, bound to names, and how long it would take.
-    Failover(Failover),
+    Failover(Wanted),
+    /// Show what a planned move would do.
+    Switchover(Wanted),
+    /// Show what a move home would do.
+    Failback(Wanted),
+    /// Show how the databases of a region would be made standbys.
+    Rejoin(Wanted),
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Failover {
+pub(crate) struct Wanted {
     /// The workload.
     workload: String,
-    /// Where to [default: the first standby region that answers].
+    /// Where to; of a rejoin, which region [default: the first standby region that answers].
     #[arg(long, value_name = "REGION")]
     to: Option<String>,
     #[command(flatten)]
@@ -29,10 +36,15 @@ pub(crate) struct Failover {
 
 impl Plan {
     pub(crate) fn run(self, place: &Place) -> Result<Exit, Failure> {
-        let Self::Failover(wanted) = self;
+        let (kind, wanted) = match self {
+            Self::Failover(wanted) => (Kind::Failover, wanted),
+            Self::Switchover(wanted) => (Kind::Switchover, wanted),
+            Self::Failback(wanted) => (Kind::Failback, wanted),
+            Self::Rejoin(wanted) => (Kind::Rejoin, wanted),
+        };
         let (workload, to) = (WorkloadName::new(wanted.workload), wanted.to.map(RegionName::new));
         let client = Client::of(place)?;
-        let _taken = match talk(client.plan(&workload, to.as_ref()))? {
+        let _taken = match talk(client.plan(kind, &workload, to.as_ref()))? {
             planned @ Planned::Plan { .. } if wanted.format.json => ui::json(&planned),
             Planned::Plan { plan, forecast } => ui::answer(view::plan::page(&plan, &forecast).trim_end()),
             Planned::Refused { reason } => {

@@ -26,7 +26,11 @@ pub(crate) fn page(status: &Status) -> String {
 fn write_workload(page: &mut String, name: &WorkloadName, workload: &WorkloadStatus) {
     let phase = match workload.phase {
         PhaseName::Guarding => Tone::Good,
-        PhaseName::Doubting | PhaseName::Paused => Tone::Warn,
+        PhaseName::Doubting
+        | PhaseName::Paused
+        | PhaseName::SwitchingOver
+        | PhaseName::FailingBack
+        | PhaseName::Rejoining => Tone::Warn,
         PhaseName::FailingOver | PhaseName::Stranded => Tone::Bad,
     };
     let _ = writeln!(

@@ -1,0 +1,245 @@
+//! What may follow: the one total function of a run.
+//!
+//! **Invariant:** forward until the point of no return or until it is given up; given up, only back; past the point
+//! of no return, only forward. Where neither is safe without a person, the run is stranded.
+
+use lifeboat_runbooks::{Deed, Kind};
+
+use super::{Next, Progress, Run, Situation};
+use crate::order::Question;
+use crate::outcome::{Fault, FaultKind};
+use crate::plan::PlannedStep;
+use crate::policy::{Mode, WorkloadPolicy};
+use crate::reason::Reason;
+use crate::record::{Ending, Trigger};
+use crate::status::Verdict;
+use crate::time::Moment;
+
+impl Run {
+    /// The one function that says what may follow.
+    pub fn next(&self, situation: Situation<'_>) -> Next {
+        if let Some((question, expires)) = &self.question {
+            return self.next_while_asking(situation, question, *expires);
+        }
+        match &self.back {
+            Some((ending, reason)) => self.next_back(situation, *ending, reason),
+            None => self.next_forward(situation),
+        }
+    }
+
+    fn next_forward(&self, situation: Situation<'_>) -> Next {
+        let busy = self.under_way().next().is_some();
+        for (step, progress) in self.plan.steps.iter().zip(&self.progress) {
+            if let Progress::Failed { attempts, fault } = progress {
+                // Whatever is under way beside it has its outcome first.
+                return if busy { Next::Busy } else { self.next_after_failure(step, *attempts, fault) };
+            }
+        }
+        if let Some(reason) = self.overdue(situation.now).filter(|_| !busy) {
+            return self.give_up(Ending::Failed, reason);
+        }
+        let mut wait: Option<Moment> = None;
+        for index in (0..self.progress.len()).filter(|index| self.ready(*index)) {
+            match &self.progress[index] {
+                Progress::Waiting => {
+                    let attempt = self.attempts[index] + 1;
+                    let start = Next::Start { index, attempt, undo: false };
+                    return self.gate(situation, &self.plan.steps[index]).unwrap_or(start);
+                }
+                Progress::Pausing { until, .. } if situation.now < *until => {
+                    wait = Some(wait.map_or(*until, |known| known.min(*until)));
+                }
+                Progress::Pausing { attempt, .. } => {
+                    return Next::Start { index, attempt: attempt + 1, undo: false };
+                }
+                _ => {}
+            }
+        }
+        match wait {
+            Some(until) => Next::WaitUntil(until),
+            None if busy => Next::Busy,
+            None => self.current().map_or(Next::Finish { unreported: None }, |(_, step, _)| {
+                refused(step, "the plan never comes to this step")
+            }),
+        }
+    }
+
+    fn next_back(&self, situation: Situation<'_>, ending: Ending, reason: &Reason) -> Next {
+        let mut forward = self.progress.iter();
+        if forward.any(|progress| matches!(progress, Progress::Started { .. })) {
+            return Next::Busy;
+        }
+        for index in self.to_take_back() {
+            let attempt = self.undo_attempts[index] + 1;
+            return match &self.progress[index] {
+                Progress::Undoing { .. } => Next::Busy,
+                Progress::UndoPausing { until, .. } if situation.now < *until => Next::WaitUntil(*until),
+                Progress::NotUndone { attempts, fault } => {
+                    let step = &self.plan.steps[index];
+                    let (name, from) = (step.name.clone(), self.plan.from.clone());
+                    // A fence that cannot be lifted because its region has died meanwhile keeps nobody from writing.
+                    if situation.old_primary == Verdict::Lost && fault.kind == FaultKind::Unreachable {
+                        let reason = Reason::UndoMoot { step: name, region: from, fault: fault.clone() };
+                        return Next::End(Ending::Failed, reason);
+                    }
+                    let attempts = *attempts;
+                    Next::Strand(
+                        name.clone(),
+                        Reason::StepFailed { step: name, attempts, fault: fault.clone() },
+                    )
+                }
+                _ => Next::Start { index, attempt, undo: true },
+            };
+        }
+        Next::End(ending, reason.clone())
+    }
+
+    /// Nothing is promoted: back to what was before.
+    fn give_up(&self, ending: Ending, reason: Reason) -> Next {
+        if self.to_take_back().next().is_none() {
+            return Next::End(ending, reason);
+        }
+        let ending = if ending == Ending::Failed { Ending::Undone } else { ending };
+        Next::Unwind(ending, reason)
+    }
+
+    /// A run that may still be taken back and takes longer than its page allows.
+    fn overdue(&self, now: Moment) -> Option<Reason> {
+        let deadline = self.plan.deadline.filter(|_| !self.past_return)?;
+        (now.since(self.opened) > deadline).then_some(Reason::DeadlinePassed { deadline })
+    }
+
+    fn automatic(&self) -> bool {
+        self.trigger == Trigger::Automatic
+    }
+
+    fn next_while_asking(&self, situation: Situation<'_>, question: &Question, expires: Moment) -> Next {
+        let unplanned = self.plan.kind == Kind::Failover && self.automatic();
+        if unplanned && !self.past_return && situation.old_primary == Verdict::Healthy {
+            let reason = Reason::PrimaryIsBack { region: self.plan.from.clone() };
+            return self.give_up(Ending::Abandoned, reason);
+        }
+        if situation.now < expires {
+            return Next::WaitUntil(expires);
+        }
+        let reason = Reason::QuestionLapsed { question: question.clone() };
+        match question {
+            Question::BeforeStep { step, .. } if self.past_return => Next::Strand(step.clone(), reason),
+            _ => self.give_up(Ending::Lapsed, reason),
+        }
+    }
+
+    /// What must be settled before a step starts for the first time.
+    fn gate(&self, situation: Situation<'_>, step: &PlannedStep) -> Option<Next> {
+        self.safety_gate(situation, step).or_else(|| self.page_gate(step).map(Next::Ask))
+    }
+
+    /// What the page asks a person before the step.
+    fn page_gate(&self, step: &PlannedStep) -> Option<Question> {
+        let text = step.approve.clone()?;
+        let mut asked = self.accepted.iter();
+        let answered =
+            asked.any(|q| matches!(q, Question::BeforeStep { step: name, .. } if *name == step.name));
+        (!answered).then(|| Question::BeforeStep { step: step.name.clone(), text })
+    }
+
+    fn safety_gate(&self, situation: Situation<'_>, step: &PlannedStep) -> Option<Next> {
+        let failover = self.plan.kind == Kind::Failover;
+        match step.deed {
+            Deed::Fence if self.past_return || !failover => None,
+            Deed::Fence => {
+                let unwanted = if self.automatic() { self.still_lost(situation) } else { None };
+                unwanted.or_else(|| self.fence_gate(situation.policy).map(Next::Ask))
+            }
+            // The page's own check makes these impossible; a journal that was tampered with must not promote.
+            Deed::Promote if !self.fenced() => Some(refused(step, "the plan promotes without a fence")),
+            Deed::Promote if !failover && !self.caught_up() => {
+                Some(refused(step, "the plan promotes a standby that may lack writes"))
+            }
+            Deed::Promote if failover && !self.past_return => self.loss_gate(situation.policy).map(Next::Ask),
+            _ => None,
+        }
+    }
+
+    /// Whether the target was seen to have replayed all that each closed primary wrote.
+    fn caught_up(&self) -> bool {
+        self.place(Deed::CatchUp).is_some_and(|index| matches!(self.progress[index], Progress::Done { .. }))
+    }
+
+    /// Nothing has moved yet: a fence would cut a live primary off. One answer since is enough to wait, and
+    /// after a restart the evidence has to be gathered anew.
+    fn still_lost(&self, situation: Situation<'_>) -> Option<Next> {
+        let patience = self.touched + situation.policy.patience(&self.plan.from);
+        let region = || self.plan.from.clone();
+        match situation.old_primary {
+            Verdict::Lost => None,
+            Verdict::Healthy => {
+                Some(self.give_up(Ending::Abandoned, Reason::PrimaryIsBack { region: region() }))
+            }
+            Verdict::Doubtful if situation.now < patience => Some(Next::WaitUntil(patience)),
+            Verdict::Doubtful => {
+                Some(self.give_up(Ending::Abandoned, Reason::LossUnconfirmed { region: region() }))
+            }
+        }
+    }
+
+    fn fence_gate(&self, policy: &WorkloadPolicy) -> Option<Question> {
+        let supervised = self.automatic() && policy.failover.mode == Mode::Supervised;
+        let about_loss = |q: &Question| {
+            matches!(
+                q,
+                Question::LossAbove { .. } | Question::LossUnknown { .. } | Question::Supervised { .. }
+            )
+        };
+        let settled = self.accepted.iter().any(about_loss);
+        let ask = || Question::Supervised { loss: self.loss_so_far() };
+        self.loss_gate(policy).or_else(|| (supervised && !settled).then(ask))
+    }
+
+    /// What must be asked about the loss: before the fence, and again before the promotion, when the fence
+    /// took so long that the number is no longer the one that was accepted or allowed.
+    fn loss_gate(&self, policy: &WorkloadPolicy) -> Option<Question> {
+        let (loss, allowed) = (self.loss_so_far(), policy.objectives.rpo);
+        let accepts = |question: &Question| match (question, loss.at_most) {
+            (Question::LossUnknown { .. }, _) => true,
+            (
+                Question::LossAbove { loss: known, .. } | Question::Supervised { loss: known },
+                Some(length),
+            ) => known.at_most.is_some_and(|accepted| length <= accepted + allowed),
+            (Question::LossAbove { .. } | Question::Supervised { .. }, None)
+            | (Question::FenceUnproven { .. } | Question::BeforeStep { .. }, _) => false,
+        };
+        if self.accepted.iter().any(accepts) {
+            return None;
+        }
+        match loss.at_most {
+            None => Some(Question::LossUnknown { loss }),
+            Some(length) if length > allowed => Some(Question::LossAbove { loss, allowed }),
+            Some(_) => None,
+        }
+    }
+
+    fn next_after_failure(&self, step: &PlannedStep, attempts: u32, fault: &Fault) -> Next {
+        let reason = Reason::StepFailed { step: step.name.clone(), attempts, fault: fault.clone() };
+        match (step.deed, fault.kind) {
+            // The workload is served; a report that cannot be written must not switch its protection off.
+            (Deed::Report, _) => Next::Finish { unreported: Some(reason) },
+            // Someone newer is in charge: opening another run with a higher epoch would overtake them.
+            (_, FaultKind::Stale) => Next::Strand(step.name.clone(), reason),
+            (Deed::Fence, _) if self.plan.kind == Kind::Failover => Next::Ask(Question::FenceUnproven {
+                region: self.plan.from.clone(),
+                fault: fault.clone(),
+                loss: self.loss.clone(),
+            }),
+            _ if self.past_return => Next::Strand(step.name.clone(), reason),
+            _ => self.give_up(Ending::Failed, reason),
+        }
+    }
+}
+
+/// A plan that must not be carried out any further.
+fn refused(step: &PlannedStep, why: &str) -> Next {
+    let fault = Fault::new(FaultKind::Refused, why);
+    let reason = Reason::StepFailed { step: step.name.clone(), attempts: 0, fault };
+    Next::Strand(step.name.clone(), reason)
+}
