@@ -185,7 +185,7 @@ mod tests {
     fn a_promotion_without_a_fence_does_not_load() {
         assert_eq!(
             spoiled("needs = [\"fenced\"]", "needs = [\"loss\"]"),
-            ["line 33: step \"promote\" promotes, and must need \"fenced\""]
+            ["line 32: step \"promote\" promotes, and must need \"fenced\""]
         );
     }
 
@@ -195,7 +195,7 @@ mod tests {
             spoiled("gives = [\"fenced\"]", "gives = [\"serving\"]"),
             [
                 "line 23: step \"fence\" cannot give \"serving\"",
-                "line 33: step \"promote\" needs \"fenced\", which no step before it gives",
+                "line 32: step \"promote\" needs \"fenced\", which no step before it gives",
             ]
         );
     }
@@ -204,7 +204,7 @@ mod tests {
     fn traffic_waits_for_a_place_that_serves() {
         assert_eq!(
             spoiled("needs = [\"serving\"]", "needs = [\"primary\"]"),
-            ["line 54: step \"switch-dns\" moves traffic, and must need \"serving\""]
+            ["line 51: step \"switch-dns\" moves traffic, and must need \"serving\""]
         );
     }
 
@@ -212,7 +212,7 @@ mod tests {
     fn a_promotion_is_the_point_of_no_return() {
         assert_eq!(
             spoiled("point_of_no_return = true", "point_of_no_return = false"),
-            ["line 33: step \"promote\" promotes, and must be the point of no return"]
+            ["line 32: step \"promote\" promotes, and must be the point of no return"]
         );
     }
 
@@ -232,7 +232,7 @@ mod tests {
         assert!(flaws[0].contains("needs a unit"), "{flaws:?}");
         assert_eq!(
             spoiled("attempts = 5", "attempts = 0"),
-            ["line 33: step \"promote\" has no attempts; 1 is the least"]
+            ["line 32: step \"promote\" has no attempts; 1 is the least"]
         );
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::Attempt;
 use crate::loss::Loss;
 use crate::names::{RunId, StepName, WorkloadName};
 use crate::order::Answer;
@@ -46,6 +47,15 @@ pub struct Command {
     pub action: Action,
     /// How long it may take.
     pub limit: Duration,
+}
+
+impl Command {
+    /// Which attempt it is, for its outcome.
+    pub fn which(&self) -> Attempt {
+        let Self { workload, run, step, attempt, undo, .. } = self;
+        let (workload, run, step) = (workload.clone(), run.clone(), step.clone());
+        Attempt { workload, run, step, attempt: *attempt, undo: *undo }
+    }
 }
 
 /// Something a person should know.

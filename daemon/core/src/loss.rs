@@ -181,18 +181,20 @@ impl DatabaseLoss {
         promotion: &Promotion,
         sample: Option<&PrimarySample>,
         acknowledged: &[Moment],
-        measured: Option<&Loss>,
+        measured: &Loss,
     ) -> Self {
         let kept = target.and_then(|target| target.position.heartbeat);
         let missing: Vec<Moment> =
             acknowledged.iter().copied().filter(|at| kept.is_none_or(|kept| *at > kept)).collect();
         let (first, last) = (missing.first().copied(), missing.last().copied());
-        let synchronous = measured.is_some_and(|loss| loss.basis == Basis::Synchronous);
+        let synchronous = measured.basis == Basis::Synchronous;
+        let at_least = last.zip(kept.or(first)).map_or(Duration::ZERO, |(last, kept)| last.since(kept));
         Self {
             from: promotion.switched_at.or_else(|| target.map(|target| target.position.received)),
             to: sample.map(|sample| sample.written),
-            at_least: last.zip(kept.or(first)).map_or(Duration::ZERO, |(last, kept)| last.since(kept)),
-            at_most: measured.and_then(|loss| loss.at_most),
+            at_least,
+            // What was acknowledged after the proof of the fence counts, too, however that came about.
+            at_most: measured.at_most.map(|most| most.max(at_least)),
             heartbeats_missing: (!acknowledged.is_empty()).then_some(missing.len() as u64),
             first_missing: first,
             last_missing: last,

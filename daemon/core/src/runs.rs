@@ -189,11 +189,12 @@ impl Deciding<'_> {
         let run = self.run().filter(|run| run.plan.kind == Kind::Failover)?;
         let (w, from) = (&self.workload, &run.plan.from);
         let samples = w.survey.primary_samples(&w.policy, self.agent, from);
+        let measured = run.loss_so_far();
         let databases = promotions.iter().map(|(database, promotion)| {
             let acknowledged = w.survey.acknowledged(from, database);
             let target = run.positions.get(database);
             let sample = samples.get(database);
-            let loss = DatabaseLoss::count(target, promotion, sample, &acknowledged, run.loss.as_ref());
+            let loss = DatabaseLoss::count(target, promotion, sample, &acknowledged, &measured);
             (database.clone(), loss)
         });
         Some(LossManifest { databases: databases.collect() })

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use lifeboat_core::event::Attempt;
 use lifeboat_core::plan::Action;
 use lifeboat_core::{AgentName, Command, Epoch, Event, Fault, FaultKind, Outcome, time};
 
@@ -45,8 +44,7 @@ impl Hands {
                 Ok(output) => Outcome::Succeeded(output),
                 Err(fault) => Outcome::Failed(fault),
             };
-            let Command { workload, run, step, attempt, undo, .. } = command;
-            let ended = Attempt { workload, run, step, attempt, undo };
+            let ended = command.which();
             // When the loop has ended, the record says that the step was started: the next start looks.
             let _ = hands.inbox.put(Event::StepEnded { ended, outcome }).await;
         });

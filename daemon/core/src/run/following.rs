@@ -69,29 +69,22 @@ impl Run {
         if forward.any(|progress| matches!(progress, Progress::Started { .. })) {
             return Next::Busy;
         }
-        for index in self.to_take_back() {
-            let attempt = self.undo_attempts[index] + 1;
-            return match &self.progress[index] {
-                Progress::Undoing { .. } => Next::Busy,
-                Progress::UndoPausing { until, .. } if situation.now < *until => Next::WaitUntil(*until),
-                Progress::NotUndone { attempts, fault } => {
-                    let step = &self.plan.steps[index];
-                    let (name, from) = (step.name.clone(), self.plan.from.clone());
-                    // A fence that cannot be lifted because its region has died meanwhile keeps nobody from writing.
-                    if situation.old_primary == Verdict::Lost && fault.kind == FaultKind::Unreachable {
-                        let reason = Reason::UndoMoot { step: name, region: from, fault: fault.clone() };
-                        return Next::End(Ending::Failed, reason);
-                    }
-                    let attempts = *attempts;
-                    Next::Strand(
-                        name.clone(),
-                        Reason::StepFailed { step: name, attempts, fault: fault.clone() },
-                    )
+        let Some(index) = self.to_take_back().next() else { return Next::End(ending, reason.clone()) };
+        let step = &self.plan.steps[index];
+        match &self.progress[index] {
+            Progress::Undoing { .. } => Next::Busy,
+            Progress::UndoPausing { until, .. } if situation.now < *until => Next::WaitUntil(*until),
+            Progress::NotUndone { attempts, fault } => {
+                let (name, region, fault) = (step.name.clone(), self.plan.from.clone(), fault.clone());
+                // A fence that cannot be lifted because its region has died meanwhile keeps nobody from writing.
+                if situation.old_primary == Verdict::Lost && fault.kind == FaultKind::Unreachable {
+                    return Next::End(Ending::Failed, Reason::UndoMoot { step: name, region, fault });
                 }
-                _ => Next::Start { index, attempt, undo: true },
-            };
+                let attempts = *attempts;
+                Next::Strand(name.clone(), Reason::StepFailed { step: name, attempts, fault })
+            }
+            _ => Next::Start { index, attempt: self.undo_attempts[index] + 1, undo: true },
         }
-        Next::End(ending, reason.clone())
     }
 
     /// Nothing is promoted: back to what was before.

@@ -81,6 +81,8 @@ impl Run {
         if let Some(index) = self.index(step) {
             self.progress[index] = Progress::Waiting;
         }
+        // Nobody knows what the old primary took since: the loss is counted up to the next proof.
+        self.fenced_at = None;
         if let Some(index) = self.place(Deed::CatchUp).filter(|_| !self.past_return) {
             self.progress[index] = Progress::Waiting;
         }

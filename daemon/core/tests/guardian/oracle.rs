@@ -175,7 +175,7 @@ impl Oracle {
             }
             Record::StepEnded { step, attempt, outcome, retry_at, .. } => {
                 let told = match event {
-                    Event::StepEnded { run: r, step: s, attempt: a, outcome: o, .. } => (r, s, a, o),
+                    Event::StepEnded { ended, outcome } => (&ended.run, &ended.step, &ended.attempt, outcome),
                     other => panic!("{run}: {step} ended by itself, in {other:?}"),
                 };
                 assert_eq!((told.0, told.1, told.2), (&run, step, attempt));
@@ -229,6 +229,13 @@ impl Oracle {
                 book.proven_fence = false;
                 book.under_way = None;
                 book.again = None;
+            }
+            Record::LossCounted { manifest, .. } => {
+                assert!(book.promoted, "{run}: a loss is counted before there is one");
+                for loss in manifest.databases.values() {
+                    let more = loss.at_most.is_some_and(|most| loss.at_least > most);
+                    assert!(!more || loss.synchronous, "{run}: lost more than could be lost: {loss:?}");
+                }
             }
             other => panic!("a record that this judge does not know: {other:?}"),
         }
@@ -293,6 +300,8 @@ impl Oracle {
             | Action::AwaitServing { .. }
             | Action::Verify { .. }
             | Action::Report => {}
+            // This oracle judges failovers; planned moves have one of their own (tests/runbooks).
+            other => panic!("{}: a failover does not do {other:?}", command.run),
         }
     }
 
@@ -309,7 +318,7 @@ impl Oracle {
             Question::LossAbove { loss: l, .. }
             | Question::LossUnknown { loss: l }
             | Question::Supervised { loss: l } => l == loss,
-            Question::FenceUnproven { .. } => false,
+            Question::FenceUnproven { .. } | Question::BeforeStep { .. } => false,
         });
         assert!(accepted, "{}: nobody accepted {loss}", command.run);
     }
@@ -356,6 +365,7 @@ impl Oracle {
                         Acceptance::Loss(number.unwrap_or_else(|| "unknown".to_owned()))
                     }
                     Question::FenceUnproven { region, .. } => Acceptance::Unfenced(region.to_string()),
+                    Question::BeforeStep { step, .. } => Acceptance::Step(step.to_string()),
                 };
                 assert_eq!(accept.as_ref(), Some(&wanted), "{run}: another number than asked was accepted");
             }

@@ -179,18 +179,20 @@ fn a_pause_does_not_stop_a_run_under_way() {
 fn the_plan_is_shown_and_touches_nothing() {
     let world = World::quiet();
     let records = world.records.len();
-    let (plan, forecast) = world.guardian.plan(&shop(), None, world.now).unwrap();
+    let (plan, forecast) =
+        world.guardian.plan(lifeboat_core::plan::Kind::Failover, &shop(), None, world.now).unwrap();
     assert_eq!((plan.run.as_str(), plan.steps.len(), &plan.to), ("shop-e1", 7, &west()));
     assert_eq!(forecast.detect_refusing, seconds(15));
     assert_eq!(forecast.steps.iter().filter(|s| s.median.is_some()).count(), 0, "it never ran here");
     assert!(matches!(
-        world.guardian.plan(&shop(), Some(&east()), world.now),
+        world.guardian.plan(lifeboat_core::plan::Kind::Failover, &shop(), Some(&east()), world.now),
         Err(Reason::AlreadyThere { .. })
     ));
     assert_eq!(world.records.len(), records);
 
     let world = survived();
-    let (plan, forecast) = world.guardian.plan(&shop(), Some(&east()), world.now).unwrap();
+    let (plan, forecast) =
+        world.guardian.plan(lifeboat_core::plan::Kind::Failover, &shop(), Some(&east()), world.now).unwrap();
     assert_eq!(plan.run.as_str(), "shop-e2");
     assert!(forecast.steps.iter().all(|s| s.median == Some(Duration::from_millis(100))), "{forecast:?}");
 }

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use lifeboat_core::event::Witnessing;
-use lifeboat_core::outcome::{Census, FenceProof, NameSwitched, Promotion, TargetPosition, Visit};
+use lifeboat_core::outcome::{
+    Census, FenceProof, LogPosition, NameSwitched, Promotion, RejoinWay, Rejoined, Salvage, TargetPosition,
+    Visit,
+};
 use lifeboat_core::plan::Action;
 use lifeboat_core::sighting::{DatabaseSample, DatabaseState, FailureKind, StandbyPosition};
 use lifeboat_core::status::{PhaseName, WorkloadStatus};
@@ -44,6 +47,8 @@ pub(crate) enum Manner {
 pub(crate) struct Place {
     pub(crate) manner: Manner,
     pub(crate) primary: bool,
+    /// The timeline of a primary; a standby follows the newest there is.
+    pub(crate) timeline: u32,
     pub(crate) system: SystemIdentifier,
     /// When the newest heartbeat that is here was stamped.
     pub(crate) heartbeat: Option<Moment>,
@@ -118,6 +123,7 @@ impl World {
         let healthy = |primary| Place {
             manner: Manner::Answers(Duration::from_millis(20)),
             primary,
+            timeline: 1,
             system: CLUSTER,
             heartbeat: None,
         };
@@ -287,7 +293,8 @@ impl World {
         let now = self.now;
         let lives_here = self.status().primary == *region;
         let place = self.place(region);
-        let (primary, system) = (place.primary, place.system);
+        let (primary, system, own) = (place.primary, place.system, place.timeline);
+        let timeline = if primary { own } else { self.newest_timeline() };
         // A heartbeat is written only where the workload is believed to live.
         let written = (primary && lives_here).then_some(now);
         if let Some(stamp) = written {
@@ -304,7 +311,7 @@ impl World {
         } else {
             DatabaseState::Standby(self.position(region))
         };
-        DatabaseSample { database: "orders".into(), system, timeline: Timeline::new(1), state }
+        DatabaseSample { database: "orders".into(), system, timeline: Timeline::new(timeline), state }
     }
 
     fn position(&self, region: &RegionName) -> StandbyPosition {
@@ -362,23 +369,34 @@ impl World {
             Script::After(after, outcome) => (after, outcome),
             Script::Well(after) => (after, Outcome::Succeeded(self.carry_out(&command.action))),
         };
-        let Command { workload, run, step, attempt, .. } = command.clone();
-        let event = Event::StepEnded { workload, run, step, attempt, outcome };
+        let event = Event::StepEnded { ended: command.which(), outcome };
         self.schedule(after, Due::Told(Box::new(event), self.life));
     }
 
     /// Does what an action says to the pretend world, and gives what an adapter would.
     pub(crate) fn carry_out(&mut self, action: &Action) -> Output {
         if let Action::Promote { region, .. } = action {
+            let timeline = self.newest_timeline() + 1;
             let place = self.place(region);
-            place.primary = true;
+            if !std::mem::replace(&mut place.primary, true) {
+                place.timeline = timeline;
+            }
         }
         let standing = |region: &RegionName| TargetPosition {
             system: self.places[region].system,
             timeline: Timeline::new(1),
             position: self.position(region),
         };
-        well(action, standing)
+        let mut output = well(action, standing);
+        if let (Action::Promote { region, .. }, Output::Promoted { promotions }) = (action, &mut output) {
+            let timeline = Timeline::new(self.places[region].timeline);
+            promotions.values_mut().for_each(|promotion| promotion.timeline = timeline);
+        }
+        output
+    }
+
+    fn newest_timeline(&self) -> u32 {
+        self.places.values().map(|place| place.timeline).max().unwrap_or(1)
     }
 
     /// What is known of the workload.
@@ -425,8 +443,15 @@ pub(crate) fn well(action: &Action, standing: impl Fn(&RegionName) -> TargetPosi
         Action::MeasureLoss { region, databases } => {
             Output::Positions { positions: databases.iter().map(|d| (d.clone(), standing(region))).collect() }
         }
-        Action::Fence { databases, .. } => {
-            let proof = FenceProof::WriteRefused { sqlstate: "25006".to_owned(), sessions_ended: 4 };
+        Action::Fence { region, databases, planned } => {
+            let TargetPosition { system, timeline, position } = standing(region);
+            let end = LogPosition { system, timeline, lsn: position.received };
+            let sqlstate = "25006".to_owned();
+            let proof = if *planned {
+                FenceProof::Closed { sqlstate, sessions_ended: 4, end }
+            } else {
+                FenceProof::WriteRefused { sqlstate, sessions_ended: 4 }
+            };
             Output::Fenced { proofs: databases.iter().map(|d| (d.clone(), proof.clone())).collect() }
         }
         Action::Promote { databases, .. } => {
@@ -458,5 +483,35 @@ pub(crate) fn well(action: &Action, standing: impl Fn(&RegionName) -> TargetPosi
             }
         }
         Action::Report => Output::Reported,
+        Action::CheckStandby { .. } => Output::Ready { behind: Duration::from_millis(4) },
+        Action::Drain { .. } => Output::Drained,
+        Action::Lift { .. } => Output::Lifted,
+        Action::CatchUp { goals, .. } => Output::CaughtUp { positions: goals.clone() },
+        Action::Salvage { databases, .. } => {
+            let salvage = Salvage {
+                diverged_at: None,
+                end: Lsn::new(0x16_B374_D848),
+                rows: 0,
+                unread: Vec::new(),
+                folder: None,
+            };
+            Output::Salvaged { salvages: databases.keys().map(|d| (d.clone(), salvage.clone())).collect() }
+        }
+        Action::Rejoin { databases, .. } => {
+            let rejoined = Rejoined { way: RejoinWay::Rewind, already: false, because: None };
+            Output::Rejoined { rejoins: databases.keys().map(|d| (d.clone(), rejoined.clone())).collect() }
+        }
+        Action::AwaitReplication { standby, databases, .. } => {
+            let TargetPosition { system, position, .. } = standing(standby);
+            let reached = LogPosition { system, timeline: Timeline::new(2), lsn: position.replayed };
+            let positions = databases.iter().map(|d| (d.clone(), reached.clone()));
+            Output::Replicating { positions: positions.collect() }
+        }
+        Action::Run { .. }
+        | Action::Http { .. }
+        | Action::Sql { .. }
+        | Action::Wait { .. }
+        | Action::Notify { .. }
+        | Action::Approve => Output::Did { said: "as pretended".to_owned() },
     }
 }

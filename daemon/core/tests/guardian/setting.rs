@@ -83,7 +83,7 @@ pub(crate) fn workload() -> WorkloadPolicy {
             freshness: seconds(30),
             approvals: 1,
             hold_down: Duration::from_secs(600),
-            rejoin: true,
+            rejoin: false,
         },
         probes: probes.map(|(name, policy)| (ProbeName::new(name), policy)).into(),
         databases: BTreeMap::from([("orders".into(), None)]),

@@ -147,7 +147,7 @@ impl Life {
         Evidence::Database(DatabaseSample {
             database: "orders".into(),
             system,
-            timeline: Timeline::new(1),
+            timeline: Timeline::new(2),
             state,
         })
     }
@@ -200,8 +200,7 @@ impl Life {
             ];
             Outcome::Failed(Fault::new(self.pick(&kinds), "stormy"))
         };
-        let Command { workload, run, step, attempt, .. } = command;
-        let event = Event::StepEnded { workload, run, step, attempt, outcome };
+        let event = Event::StepEnded { ended: command.which(), outcome };
         self.told.push(event.clone());
         self.tell(event);
     }
@@ -239,8 +238,8 @@ impl Life {
         let at = self.below(count) as usize;
         let mut event = self.told[at].clone();
         // A duplicate is told again only while no later attempt has its number (see `Continued`).
-        if let Event::StepEnded { attempt, .. } = &mut event {
-            *attempt += 7 + self.below(3);
+        if let Event::StepEnded { ended, .. } = &mut event {
+            ended.attempt += 7 + self.below(3);
         }
         let records = self.world.records.len();
         self.tell(event);
@@ -318,10 +317,13 @@ impl Life {
             look: look.clone(),
         };
         let ended = |workload: &str, run: &str, step: &str| Event::StepEnded {
-            workload: workload.into(),
-            run: run.into(),
-            step: step.into(),
-            attempt: u32::MAX,
+            ended: lifeboat_core::event::Attempt {
+                workload: workload.into(),
+                run: run.into(),
+                step: step.into(),
+                attempt: u32::MAX,
+                undo: false,
+            },
             outcome: Outcome::Succeeded(lifeboat_core::Output::Reported),
         };
         let events = [
@@ -359,8 +361,7 @@ impl Life {
                         },
                     };
                     let outcome = Outcome::Succeeded(crate::pretend::well(&command.action, standing));
-                    let Command { workload, run, step, attempt, .. } = command;
-                    self.tell(Event::StepEnded { workload, run, step, attempt, outcome });
+                    self.tell(Event::StepEnded { ended: command.which(), outcome });
                 }
                 None => self.tell(Event::Tick),
             }

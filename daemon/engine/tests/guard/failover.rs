@@ -84,7 +84,7 @@ async fn orders_are_answered_and_on_record_before_the_answer() {
     let paused = agent.records().await.iter().any(|s| matches!(s.record, Record::Paused { .. }));
     assert!(paused, "answered before it was on record");
     assert!(agent.status().await.paused.is_some());
-    let again = agent.inbox.plan(shop(), None).await.unwrap();
+    let again = agent.inbox.plan(lifeboat_core::plan::Kind::Failover, shop(), None).await.unwrap();
     assert_eq!(again.unwrap().0.run.as_str(), "shop-e1");
 
     let inbox: Inbox = agent.inbox.clone();

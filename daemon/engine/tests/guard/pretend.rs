@@ -5,12 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lifeboat_core::outcome::{Census, FenceProof, NameSwitched, Promotion, TargetPosition, Visit};
+use lifeboat_core::outcome::{
+    Census, FenceProof, LogPosition, NameSwitched, Promotion, RejoinWay, Rejoined, Salvage, TargetPosition,
+    Visit,
+};
 use lifeboat_core::plan::NameChange;
 use lifeboat_core::sighting::{DatabaseSample, DatabaseState, FailureKind, Look, StandbyPosition};
 use lifeboat_core::{
-    Epoch, Evidence, Failure, Fault, FaultKind, Lsn, Moment, Notice, ProbeName, RegionName, SystemIdentifier,
-    Timeline,
+    Epoch, Evidence, Failure, Fault, FaultKind, Lsn, Moment, Notice, ProbeName, RegionName, Source,
+    SystemIdentifier, Timeline,
 };
 use lifeboat_engine::ports::{Ask, Call, Canary, Database, Names, Notify, Probe, Role, Witness};
 
@@ -199,6 +202,80 @@ impl Database for Member {
             return Ok(Duration::from_millis(7));
         }
         Err(Fault::new(FaultKind::Refused, "it is no primary"))
+    }
+
+    async fn mark(&self, call: &Call) -> Result<LogPosition, Fault> {
+        self.scene.begin("mark", call).await?;
+        Ok(self.end())
+    }
+
+    async fn fit(&self, call: &Call, system: SystemIdentifier) -> Result<(), Fault> {
+        assert_eq!(system, CLUSTER);
+        self.scene.begin("fit", call).await
+    }
+
+    async fn catch_up(&self, call: &Call, goal: &LogPosition) -> Result<LogPosition, Fault> {
+        self.scene.begin("catch-up", call).await?;
+        Ok(goal.clone())
+    }
+
+    async fn drain(&self, call: &Call) -> Result<(), Fault> {
+        self.scene.begin("drain", call).await
+    }
+
+    async fn ensure_closed(&self, call: &Call) -> Result<FenceProof, Fault> {
+        self.scene.begin("close", call).await?;
+        self.scene.effect("fence", |state| !std::mem::replace(&mut state.fenced, true)).await;
+        Ok(FenceProof::Closed { sqlstate: "25006".to_owned(), sessions_ended: 1, end: self.end() })
+    }
+
+    async fn ensure_open(&self, call: &Call) -> Result<(), Fault> {
+        self.scene.begin("open", call).await?;
+        self.scene.effect("open", |state| std::mem::replace(&mut state.fenced, false)).await;
+        Ok(())
+    }
+
+    async fn offer(&self, call: &Call, _follower: &RegionName) -> Result<Source, Fault> {
+        self.scene.begin("offer", call).await?;
+        Ok(Source {
+            region: self.region.clone(),
+            host: "192.0.2.1".to_owned(),
+            port: 5432,
+            system: CLUSTER,
+            timeline: self.timeline(),
+            lineage: Vec::new(),
+            slot: "lifeboat".to_owned(),
+        })
+    }
+
+    async fn salvage(&self, call: &Call, _source: &Source) -> Result<Salvage, Fault> {
+        self.scene.begin("salvage", call).await?;
+        Ok(Salvage { diverged_at: None, end: Lsn::new(9), rows: 0, unread: Vec::new(), folder: None })
+    }
+
+    async fn ensure_rejoined(&self, call: &Call, source: &Source) -> Result<Rejoined, Fault> {
+        self.scene.begin("rejoin", call).await?;
+        assert_ne!(self.region, source.region);
+        let region = self.region.clone();
+        let changed = self.scene.effect("rejoin", |state| state.primaries.remove(&region)).await;
+        Ok(Rejoined { way: RejoinWay::Follow, already: !changed, because: None })
+    }
+
+    async fn query(&self, call: &Call, _statement: &str) -> Result<Option<String>, Fault> {
+        self.scene.begin("query", call).await?;
+        Ok(Some("1".to_owned()))
+    }
+}
+
+impl Member {
+    /// Promoted once in a scene at most: the timeline is how many primaries there have been.
+    fn timeline(&self) -> Timeline {
+        let promoted = self.scene.state().effects.get("promote").copied().unwrap_or_default();
+        Timeline::new(1 + promoted)
+    }
+
+    fn end(&self) -> LogPosition {
+        LogPosition { system: CLUSTER, timeline: self.timeline(), lsn: Lsn::new(9) }
     }
 }
 

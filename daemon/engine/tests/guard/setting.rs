@@ -58,7 +58,7 @@ pub(crate) fn policy(more: usize) -> Policy {
             freshness: Duration::from_secs(30),
             approvals: 1,
             hold_down: Duration::from_secs(600),
-            rejoin: true,
+            rejoin: false,
         },
         probes,
         databases: BTreeMap::from([("orders".into(), None)]),
