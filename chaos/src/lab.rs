@@ -1,7 +1,7 @@
 //! A lab: two regions, everything between them, and the agent.
 //!
-//! **Invariant:** when a [`Lab`] is dropped, or its process dies in whatever way, none of its processes is left;
-//! when it is dropped its folder is gone too, unless it was asked to keep it.
+//! **Invariant:** when a [`Lab`] is dropped, or its process dies in whatever way, none of its processes is left, and
+//! its folder is gone too, unless it was asked to keep it.
 
 mod agent;
 mod hosts;

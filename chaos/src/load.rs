@@ -165,6 +165,9 @@ impl Writer {
         let write = session.client.execute(&session.insert, &values);
         let written = tokio::time::timeout(self.options.timeout, write).await;
         let acknowledged_ms = now_ms();
+        if written.is_err() {
+            self.cancel(&session);
+        }
         let mut ledger = self.ledger();
         if matches!(written, Ok(Ok(1))) {
             ledger.acknowledged.push(Write { id, sent_ms, acknowledged_ms, region: session.region });
@@ -173,6 +176,14 @@ impl Writer {
         // It may have become a row or not: neither counts against anyone.
         ledger.failed += 1;
         None
+    }
+
+    /// Has the server give up a write that was given up here, as drivers do. A commit that waits for a standby does
+    /// not notice that its client is gone: without this such sessions would soon be all the server has.
+    fn cancel(&self, session: &Session) {
+        let (cancel, limit) = (session.client.cancel_token(), self.options.timeout);
+        // A server that is silent is not reached by this either.
+        tokio::spawn(async move { tokio::time::timeout(limit, cancel.cancel_query(NoTls)).await.ok() });
     }
 
     async fn open(&self) -> Option<Session> {

@@ -25,7 +25,7 @@ async fn until(what: &str, met: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap_or_else(|_| panic!("{what}"));
+    tokio::time::timeout(Duration::from_secs(120), wait).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
 fn exec(lab: &Lab, region: Region, argv: &[&str]) -> Command {

@@ -26,7 +26,7 @@ async fn until(what: &str, met: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap_or_else(|_| panic!("{what}"));
+    tokio::time::timeout(Duration::from_secs(120), wait).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
 async fn sql<T: for<'a> tokio_postgres::types::FromSql<'a>>(lab: &Lab, region: Region, sql: &str) -> T {
@@ -84,6 +84,18 @@ async fn with_a_synchronous_standby_a_load_loses_nothing_and_a_promoted_region_w
     assert_eq!(sql::<String>(&lab, Region::East, waits_for).await, "west");
     let load = lab.load("sync");
     until("east takes writes", async || load.look(|ledger| ledger.taken_by(Region::East)) >= 500).await;
+
+    // Commits that wait in vain are given up on both sides, and do not fill the server.
+    lab.cut_replication(Region::West);
+    let failed = load.look(|ledger| ledger.failed);
+    until("commits hang", async || load.look(|ledger| ledger.failed) >= failed + 96).await;
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'load'";
+    let open: i64 = sql(&lab, Region::East, open).await;
+    assert!(open <= 64, "{open} sessions of 32, and as many that are being cancelled");
+    lab.mend_replication(Region::West);
+    let before = load.look(|ledger| ledger.taken_by(Region::East));
+    until("commits go on", async || load.look(|ledger| ledger.taken_by(Region::East)) >= before + 500).await;
+
     lab.lose(Region::East).unwrap();
     lab.promote(Region::West).await.unwrap();
     *says.lock().unwrap() = Region::West;

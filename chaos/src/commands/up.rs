@@ -53,6 +53,7 @@ impl Up {
         ui::line(&format!("  agent: log {}", lab.agent_log().display()));
         ui::line(&format!("  lifeboat --config {} status", lab.config().display()));
         ui::line(&format!("  chaos power off east --lab {folder} --epoch 1"));
+        ui::line(&format!("  chaos host exec east --lab {folder} -- ls data"));
         ui::line("\n  Ctrl-C ends it all.");
         std::future::pending().await
     }
