@@ -121,6 +121,7 @@ impl RunSummary {
                     Ending::Failed => "failed",
                     Ending::Abandoned => "abandoned",
                     Ending::Lapsed => "lapsed",
+                    Ending::Undone => "undone",
                 };
                 self.turn(state, reason.to_string());
             }

@@ -51,9 +51,27 @@ pub(crate) fn page(plan: &Plan, forecast: &Forecast) -> String {
 
 fn subject(action: &Action) -> String {
     match action {
-        Action::MeasureLoss { region, databases } | Action::Fence { region, databases } => {
-            format!("{} in {region}", list(databases))
+        Action::MeasureLoss { region, databases }
+        | Action::Fence { region, databases, .. }
+        | Action::Drain { region, databases }
+        | Action::Lift { region, databases } => format!("{} in {region}", list(databases)),
+        Action::CheckStandby { standby, databases, .. } => {
+            format!("{} in {standby}, and what the names say", list(databases.keys()))
         }
+        Action::CatchUp { region, .. } => format!("all databases in {region}"),
+        Action::Salvage { region, databases, .. } => format!("{} in {region}", list(databases.keys())),
+        Action::Rejoin { region, source, databases } => {
+            format!("{} in {region}, following {source}", list(databases.keys()))
+        }
+        Action::AwaitReplication { primary, standby, databases } => {
+            format!("{} in {standby}, following {primary}", list(databases))
+        }
+        Action::Run { argv, .. } => argv.join(" "),
+        Action::Http { method, url, .. } => format!("{method} {url}"),
+        Action::Sql { region, database, statement, .. } => format!("{database} in {region}: {statement}"),
+        Action::Wait { length: pause } => length(*pause),
+        Action::Notify { text } => text.clone(),
+        Action::Approve => "a person is asked".to_owned(),
         Action::Promote { region, databases } => {
             let each = databases.iter().map(|(name, system)| format!("{name} (cluster {system})"));
             format!("{} in {region}", each.collect::<Vec<_>>().join(", "))
