@@ -53,9 +53,10 @@ fn scratch() -> tempfile::TempDir {
 #[test]
 fn help_teaches() {
     let folder = scratch();
-    for verb in
-        ["run", "check", "status", "plan", "failover", "approve", "pause", "resume", "history", "explain"]
-    {
+    for verb in [
+        "run", "check", "status", "plan", "failover", "approve", "pause", "resume", "history", "explain",
+        "host",
+    ] {
         golden(&format!("help-{verb}"), &lifeboat(folder.path(), &[verb, "--help"]));
     }
     golden("help", &lifeboat(folder.path(), &["--help"]));

@@ -95,6 +95,8 @@ enum Command {
     History(commands::history::History),
     /// Say why: what a run did and decided, or what keeps a workload from failing over.
     Explain(commands::explain::Explain),
+    /// On a database host: do what the agent asks of it.
+    Host(commands::host::Host),
 }
 
 /// Does what the command line says.
@@ -113,5 +115,6 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Resume(resume) => resume.run(place),
         Command::History(history) => history.run(place),
         Command::Explain(explain) => explain.run(place),
+        Command::Host(host) => host.run(place),
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod explain;
 pub(crate) mod failover;
 pub(crate) mod history;
+pub(crate) mod host;
 pub(crate) mod pause;
 pub(crate) mod plan;
 pub(crate) mod run;

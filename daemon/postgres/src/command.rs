@@ -22,7 +22,7 @@ const SHOWN: usize = 300;
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Where the command and what it calls are looked for.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The command's argv for a region and an epoch.
 pub(crate) fn argv(command: &FenceCommand, region: &RegionName, epoch: Epoch) -> Vec<String> {
@@ -59,11 +59,7 @@ pub(crate) async fn run(
     let ended = tokio::time::timeout(limit, child.wait()).await;
     if ended.is_err() {
         // Its effect may be there already; whether it is, only another run or a person can tell.
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-        if let Some(group) = group {
-            // The child itself is killed below, whatever comes of this.
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
+        kill_group(child.id());
         let killed = child.kill().await;
         let fate = if killed.is_ok() { "killed" } else { "left running, for it cannot be killed" };
         let detail = format!("{program} did not end within {} ms and was {fate}", limit.as_millis());
@@ -77,6 +73,15 @@ pub(crate) async fn run(
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(failed(program, status, &said.unwrap_or_default())),
         _ => Err(Fault::new(FaultKind::Unclear, format!("{program} was started, and its end was not seen"))),
+    }
+}
+
+/// Ends the process group that the process of this id leads.
+pub(crate) fn kill_group(leader: Option<u32>) {
+    let group = leader.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+    if let Some(group) = group {
+        // The leader itself is ended apart from this, whatever comes of it.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
 }
 

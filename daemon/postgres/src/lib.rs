@@ -12,6 +12,7 @@ mod command;
 mod connect;
 mod fence;
 mod heartbeat;
+pub mod host;
 mod look;
 mod member;
 mod options;

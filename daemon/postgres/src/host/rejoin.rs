@@ -1,0 +1,216 @@
+//! Making an old primary a standby of the new one, by the cheapest way that is right.
+//!
+//! Its log is a part of the new primary's: it only follows. It has parted: `pg_rewind`. That fails, was interrupted or
+//! cannot be done: a fresh copy beside, which takes its place when it is whole.
+//!
+//! **Invariant:** what is begun is on disk before it is begun; a kill at any instant leaves a folder that the next call
+//! makes whole or replaces.
+//! **Invariant:** "rejoined" is said only when the server streams from the source on the source's timeline.
+
+use std::time::Duration;
+
+use lifeboat_core::outcome::{RejoinWay, Rejoined};
+use lifeboat_core::{Fault, FaultKind, Source};
+
+use crate::host::lock::Lock;
+use crate::host::stage::{Begun, Ended, Stage};
+use crate::host::{Host, control, durable, program, sql};
+
+/// How long a server that was started may take to stream before the next way is tried, in parts of the limit.
+const TO_STREAM: u32 = 2;
+
+/// The least of it.
+const SOONEST: Duration = Duration::from_secs(5);
+
+impl Host<'_> {
+    /// Makes the server a standby of `source`. A repeat finds it streaming, or goes on from what was begun.
+    ///
+    /// # Errors
+    /// `Refused` when its log has no part in the source's, or a copy is needed and not allowed; `Unreachable` when the
+    /// source does not answer; `Unclear` when it does not come to stream.
+    pub(super) async fn rejoin(
+        &self,
+        source: &Source,
+        drop: &[String],
+        lock: &Lock,
+    ) -> Result<Rejoined, Fault> {
+        let begun = durable::read::<Begun>(&self.file("rejoining"))?;
+        if begun.is_none() && self.streams(source).await {
+            let ended = durable::read::<Ended>(&self.file("rejoined"))?;
+            let ended = ended.filter(|ended| ended.run == self.request.run);
+            let (way, because) = ended.map_or((RejoinWay::Follow, None), |ended| (ended.way, ended.because));
+            return Ok(Rejoined { way, already: true, because });
+        }
+        let mut begun = match begun {
+            Some(begun) => self.resume(begun, source).await?,
+            None => self.begin(source).await?,
+        };
+        loop {
+            let (stage, because) = (begun.stage, begun.because.clone());
+            tracing::info!(?stage, "rejoining");
+            match stage {
+                Stage::Stopping => {
+                    self.stop().await?;
+                    self.keep_own_files()?;
+                    begun = self.follow_or_rewind(source, lock).await?;
+                }
+                Stage::Rewinding | Stage::Copying => begun = self.copy(source, because, lock).await?,
+                Stage::Swapping => begun = self.swap(source, because).await?,
+                Stage::Starting(way) => {
+                    if let Some(failed) = self.start_and_stream(source, way).await? {
+                        begun = self.mark(Stage::Copying, Some(failed))?;
+                        self.stop().await?;
+                        continue;
+                    }
+                    return self.end(way, because, drop).await;
+                }
+            }
+        }
+    }
+
+    /// Begins a rejoin, unless the server's log has no part in the source's.
+    async fn begin(&self, source: &Source) -> Result<Begun, Fault> {
+        let control = control::read(self.server).await?;
+        if source.shared_until(control.timeline).is_none() {
+            return Err(no_history(control.timeline));
+        }
+        durable::remove(&self.file("kept"))?;
+        self.mark(Stage::Stopping, None)
+    }
+
+    /// Goes on with what was begun. A folder that is not whole is not left to a server.
+    async fn resume(&self, begun: Begun, source: &Source) -> Result<Begun, Fault> {
+        tracing::warn!(stage = ?begun.stage, epoch = %begun.epoch, "a rejoin was interrupted");
+        if begun.stage == Stage::Rewinding {
+            self.stop().await?;
+            let because = "an earlier pg_rewind did not end".to_owned();
+            return self.mark(Stage::Copying, Some(begun.because.unwrap_or(because)));
+        }
+        let whole = matches!(begun.stage, Stage::Starting(_)) && self.file("kept").exists();
+        if whole && !control::is_running(self.server).await? {
+            // The source may be another one by now: whom to follow is said anew.
+            self.make_standby(&self.server.data, source)?;
+        }
+        self.mark(begun.stage, begun.because)
+    }
+
+    /// Puts on disk what is begun now.
+    pub(super) fn mark(&self, stage: Stage, because: Option<String>) -> Result<Begun, Fault> {
+        let (epoch, run) = (self.request.epoch, self.request.run.clone());
+        let begun = Begun { epoch, run, system: self.request.system, stage, because };
+        durable::record(&self.file("rejoining"), &begun)?;
+        Ok(begun)
+    }
+
+    /// The server is stopped: lets it follow when its log is a part of the source's, and rewinds it otherwise.
+    async fn follow_or_rewind(&self, source: &Source, lock: &Lock) -> Result<Begun, Fault> {
+        let control = control::read(self.server).await?;
+        let shared = source.shared_until(control.timeline).ok_or_else(|| no_history(control.timeline))?;
+        let end = self.end_of_log(&control).await?;
+        if control.state.is_clean() && end.is_some_and(|end| end <= shared) {
+            self.make_standby(&self.server.data, source)?;
+            return self.mark(Stage::Starting(RejoinWay::Follow), None);
+        }
+        if !control.rewindable {
+            let because = "neither data checksums nor wal_log_hints are on, so pg_rewind cannot be used";
+            return self.mark(Stage::Copying, Some(because.to_owned()));
+        }
+        if !control.state.is_clean() {
+            self.recover().await?;
+        }
+        self.mark(Stage::Rewinding, None)?;
+        let because = match self.rewind(source, lock).await? {
+            None => {
+                self.make_standby(&self.server.data, source)?;
+                return self.mark(Stage::Starting(RejoinWay::Rewind), None);
+            }
+            Some(because) => because,
+        };
+        tracing::warn!(%because, "the server cannot be rewound");
+        self.mark(Stage::Copying, Some(because))
+    }
+
+    /// Makes good a crash by a server for nobody, which `pg_rewind` would start without passing the fence.
+    async fn recover(&self) -> Result<(), Fault> {
+        let mut command = program::command(self.server.programs.join("postgres"));
+        command.arg("--single").arg("-D").arg(&self.server.data).args(["-c", "session_preload_libraries="]);
+        if let Some(settings) = &self.server.settings {
+            command.args(["-c", &format!("config_file={}", settings.display())]);
+        }
+        let ended = program::run(command.arg("template1")).await?;
+        if !ended.succeeded() {
+            // pg_rewind will say that the folder is not in order, and a copy is made.
+            tracing::warn!(said = %ended.said, "the server does not recover by itself");
+        }
+        Ok(())
+    }
+
+    /// Rewinds the data folder; why not, when it failed.
+    async fn rewind(&self, source: &Source, lock: &Lock) -> Result<Option<String>, Fault> {
+        let login = format!("{} dbname=postgres", sql::source_login(source, self.server.rewind_login()));
+        let mut command = program::command(self.server.programs.join("pg_rewind"));
+        command
+            .arg("--no-ensure-shutdown")
+            .arg("-D")
+            .arg(&self.server.data)
+            .arg("--source-server")
+            .arg(login);
+        let ended = program::run(command.stdin(lock.share()?)).await?;
+        Ok(if ended.succeeded() { None } else { Some(ended.failure("pg_rewind")) })
+    }
+
+    /// Starts the server and waits until it streams; why not, when another way is to be tried.
+    async fn start_and_stream(&self, source: &Source, way: RejoinWay) -> Result<Option<String>, Fault> {
+        let started = self.start().await;
+        let patience = (self.limit() / TO_STREAM).max(SOONEST);
+        if started.is_ok() && self.comes_to_stream(source, patience).await {
+            return Ok(None);
+        }
+        if !sql::answers(self.server, source).await? {
+            let detail = format!("the new primary at {}:{} does not answer", source.host, source.port);
+            return Err(Fault::new(FaultKind::Unreachable, detail));
+        }
+        let millis = patience.as_millis();
+        let waited = format!("the server did not stream from the new primary within {millis} ms");
+        let failed = started.err().map_or(waited, |fault| fault.detail);
+        if way == RejoinWay::Rebuild || !self.server.rebuild {
+            return Err(Fault::new(FaultKind::Unclear, failed));
+        }
+        Ok(Some(failed))
+    }
+
+    /// The server streams: drops what a standby has no use for, and takes the mark away.
+    async fn end(&self, way: RejoinWay, because: Option<String>, drop: &[String]) -> Result<Rejoined, Fault> {
+        self.drop_slots(drop).await;
+        let ended = Ended { run: self.request.run.clone(), way, because: because.clone() };
+        durable::record(&self.file("rejoined"), &ended)?;
+        durable::remove(&self.file("kept"))?;
+        durable::remove(&self.file("rejoining"))?;
+        self.remove_old_copies();
+        Ok(Rejoined { way, already: false, because })
+    }
+
+    /// Drops idle physical slots by name. One that cannot be dropped is told, and holds log: no reason to fail.
+    async fn drop_slots(&self, names: &[String]) {
+        if names.is_empty() {
+            return;
+        }
+        let names: Vec<String> = names.iter().map(|name| sql::literal(name)).collect();
+        let query = format!(
+            "SELECT to_json(slot_name::text) FROM (SELECT slot_name, pg_drop_replication_slot(slot_name)
+             FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT active AND slot_name IN ({})) AS dropped",
+            names.join(", ")
+        );
+        match sql::rows::<String>(self.server, "postgres", &query).await {
+            Ok(dropped) if dropped.is_empty() => {}
+            Ok(dropped) => tracing::info!(?dropped, "slots that a standby has no use for were dropped"),
+            Err(fault) => tracing::warn!(%fault, "old slots could not be dropped; they hold log"),
+        }
+    }
+}
+
+/// The server was promoted elsewhere, or never was of this cluster.
+pub(super) fn no_history(timeline: lifeboat_core::Timeline) -> Fault {
+    let detail = format!("it is on timeline {timeline}, which the new primary has no history of");
+    Fault::new(FaultKind::Refused, detail)
+}
