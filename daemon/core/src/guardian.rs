@@ -3,11 +3,11 @@
 //! **Invariant:** [`Guardian::decide`] is the only place where anything is decided.
 //! **Invariant:** the same policy, records and events give the same decisions, byte for byte.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use lifeboat_runbooks::{Kind, Runbook, Runbooks};
 
+use crate::alarm::Told;
 use crate::condition::{Condition, Gate};
 use crate::decision::{Decision, Notice, Severity};
 use crate::event::{Event, Witnessing};
@@ -24,12 +24,8 @@ use crate::reason::Reason;
 use crate::record::{Record, Stamped, Trigger};
 use crate::sighting::{DatabaseState, Evidence, Failure, FailureKind, Sighting};
 use crate::status::Verdict;
-use crate::survey::{Survey, Witnesses, troubled};
+use crate::survey::{Survey, Witnesses};
 use crate::time::Moment;
-
-/// A primary that is doubtful for this long is worth waking someone, well before it is lost.
-/// With the probes' own time-outs this keeps "alert within 30 s" (DESIGN.md).
-const DOUBT_WORTH_A_NOTICE: Duration = Duration::from_secs(12);
 
 /// One workload as the guardian knows it.
 #[derive(Clone, Debug)]
@@ -38,18 +34,7 @@ pub(crate) struct Workload {
     pub(crate) ledger: Ledger,
     pub(crate) survey: Survey,
     /// The trouble that people were told of, so that they are told once.
-    told: Told,
-}
-
-/// What people were told since this agent started.
-#[derive(Clone, Debug, Default)]
-struct Told {
-    doubt_since: Option<Moment>,
-    doubt: bool,
-    /// The gates that kept a lost primary from being failed over.
-    shut: BTreeSet<Gate>,
-    second_primary: Option<Reason>,
-    blind: bool,
+    pub(crate) told: Told,
 }
 
 /// Who decides.
@@ -431,114 +416,6 @@ impl Deciding<'_> {
 
     pub(crate) fn name(&self) -> WorkloadName {
         self.workload.policy.name.clone()
-    }
-
-    /// Records each region that looks different than it was last recorded.
-    fn note_verdicts(&mut self, started: Option<Moment>) {
-        let regions: Vec<RegionName> = self.workload.policy.regions().cloned().collect();
-        let freshness = self.workload.policy.failover.freshness;
-        let young = started.is_none_or(|at| self.now.since(at) < freshness);
-        for region in regions {
-            // Just after the start nothing has been seen yet, and that is no reason to doubt.
-            if young && !self.workload.survey.complete(&self.workload.policy, self.agent, &region) {
-                continue;
-            }
-            let judged = self.gates().judged(&region);
-            let known = self.workload.ledger.verdicts.get(&region).copied();
-            let primary = region == self.workload.ledger.primary;
-            // That the region which a run leaves is lost has been told when the run began.
-            let left = self.workload.ledger.phase.run().is_some_and(|run| run.plan.from == region);
-            if known != Some(judged.verdict) {
-                let (workload, reason) = (self.name(), judged.reason.clone());
-                self.write(Record::VerdictChanged {
-                    workload,
-                    region: region.clone(),
-                    verdict: judged.verdict,
-                    reason,
-                });
-                if !self.expected(&region) && (primary || !left) {
-                    self.tell_verdict(primary, known, judged.verdict, &judged.reason);
-                }
-            }
-            if primary {
-                self.note_doubt(judged.verdict, judged.reason);
-            }
-        }
-        self.note_second_primary();
-        if !young {
-            self.note_blindness();
-        }
-    }
-
-    /// Whether a planned run makes a region look unwell for a while.
-    fn expected(&self, region: &RegionName) -> bool {
-        let planned = self.workload.ledger.phase.run().filter(|run| run.plan.kind != Kind::Failover);
-        planned.is_some_and(|run| run.plan.from == *region || run.plan.to == *region)
-    }
-
-    /// Tells people once when this agent cannot prove its own connectivity: while it cannot, nothing is done
-    /// by itself, and that should be known before the day it matters.
-    fn note_blindness(&mut self) {
-        let blind = self.gates().own_connectivity().err();
-        let known = std::mem::replace(&mut self.workload.told.blind, blind.is_some());
-        if let Some(reason) = blind.filter(|_| !known) {
-            self.tell(Severity::Warning, reason);
-        }
-    }
-
-    fn tell_verdict(&mut self, primary: bool, before: Option<Verdict>, verdict: Verdict, reason: &Reason) {
-        match (primary, verdict) {
-            (true, Verdict::Lost) => self.tell(Severity::Critical, reason.clone()),
-            (false, Verdict::Lost) => self.tell(Severity::Warning, reason.clone()),
-            (true, Verdict::Healthy) if before == Some(Verdict::Lost) || self.workload.told.doubt => {
-                self.tell(Severity::Info, reason.clone());
-            }
-            _ => {}
-        }
-    }
-
-    /// Tells people once of a primary that stays doubtful.
-    fn note_doubt(&mut self, verdict: Verdict, reason: Reason) {
-        let (now, told) = (self.now, &mut self.workload.told);
-        if !troubled(verdict) {
-            *told = Told { second_primary: told.second_primary.take(), blind: told.blind, ..Told::default() };
-            return;
-        }
-        let since = *told.doubt_since.get_or_insert(now);
-        let due = since + DOUBT_WORTH_A_NOTICE;
-        if verdict != Verdict::Doubtful || told.doubt {
-            return;
-        }
-        if now >= due {
-            told.doubt = true;
-            self.tell(Severity::Warning, reason);
-        } else {
-            self.decision.wake_at(due);
-        }
-    }
-
-    fn note_second_primary(&mut self) {
-        let w = &self.workload;
-        let open = w.ledger.phase.run().is_some();
-        let second = w.survey.second_primary(&w.policy, &w.ledger.primary, self.now).filter(|_| !open);
-        if second != self.workload.told.second_primary {
-            self.workload.told.second_primary.clone_from(&second);
-            if let Some(reason) = second {
-                self.tell(Severity::Critical, reason);
-            }
-        }
-    }
-
-    fn end_pause(&mut self) {
-        let until = self.workload.ledger.pause.as_ref().map(|pause| pause.until);
-        match until {
-            Some(until) if self.now >= until => {
-                let workload = self.name();
-                self.write(Record::Resumed { workload, by: None });
-            }
-            Some(until) => self.decision.wake_at(until),
-            None => {}
-        }
     }
 
     /// Opens a run when every gate is open; otherwise, while the primary is lost, says which is shut.

@@ -199,7 +199,11 @@ impl Ledger {
     fn apply_move(&mut self, at: Moment, region: &RegionName) {
         let automatic = self.phase.run().is_some_and(|run| run.trigger == Trigger::Automatic);
         self.primary = region.clone();
-        self.moves.push((at, automatic));
+        // A planned move lost nothing and left a standby: it is no reason to wait with a failover.
+        let unplanned = self.phase.run().is_none_or(|run| run.plan.kind == Kind::Failover);
+        if unplanned {
+            self.moves.push((at, automatic));
+        }
         let extra = self.moves.len().saturating_sub(MOVES_KEPT);
         self.moves.drain(..extra);
         self.declined = None;

@@ -8,6 +8,7 @@
 //! environment, the log, the network or a file. Maps are ordered.
 //! **Invariant:** durable state changes only by [`Record`]s, through one function, live and in replay.
 
+mod alarm;
 pub mod condition;
 pub mod decision;
 pub mod event;

@@ -11,6 +11,7 @@ mod hands;
 pub mod inbox;
 pub mod journal;
 pub mod ports;
+mod program;
 mod report;
 mod tasks;
 mod watch;

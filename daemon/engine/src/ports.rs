@@ -5,7 +5,7 @@
 //!
 //! **Invariant:** an adapter never retries a step by itself, never decides, and never takes "no answer" as yes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -154,26 +154,25 @@ pub trait Canary: Send + Sync {
     async fn visit(&self, call: &Call) -> Result<Visit, Fault>;
 }
 
-/// Steps of the operator's own, on the agent's host.
-#[async_trait]
-pub trait Errand: Send + Sync {
-    /// Runs a program to its end; what it said, redacted and cut. Only exit code 0 is success.
-    async fn run(
-        &self,
-        call: &Call,
-        argv: &[String],
-        env: &BTreeMap<String, String>,
-    ) -> Result<String, Fault>;
+/// A request of the operator's own.
+#[derive(Clone, Debug)]
+pub struct Errand<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// Where to.
+    pub url: &'a str,
+    /// What is sent.
+    pub body: Option<&'a str>,
+    /// The statuses that are success.
+    pub expect: &'a BTreeSet<u16>,
+}
 
-    /// Sends a request; the status and the beginning of the answer.
-    async fn request(
-        &self,
-        call: &Call,
-        method: &str,
-        url: &str,
-        body: Option<&str>,
-        expect: &BTreeSet<u16>,
-    ) -> Result<String, Fault>;
+/// Who sends requests of the operator's own.
+#[async_trait]
+pub trait Messenger: Send + Sync {
+    /// Sends one, at a moment; the status and the beginning of the answer. `Refused` when the answer is another status
+    /// of the 4xx class, `Unreachable` when nobody was reached, else `Unclear`: the request may have had its effect.
+    async fn send(&self, call: &Call, at: Moment, errand: &Errand<'_>) -> Result<String, Fault>;
 }
 
 /// A way to tell people.

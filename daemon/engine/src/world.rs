@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lifeboat_core::{DatabaseName, DnsName, ProbeName, RegionName, WorkloadName};
 
-use crate::ports::{Canary, Database, Errand, Names, Notify, Probe, Witness};
+use crate::ports::{Canary, Database, Messenger, Names, Notify, Probe, Witness};
 
 /// A probe at its post.
 #[derive(Clone)]
@@ -43,8 +43,8 @@ pub struct World {
     pub witness_interval: Duration,
     /// How long a witness may take.
     pub witness_timeout: Duration,
-    /// Who runs the commands and requests of the operator's own steps.
-    pub errand: Option<Arc<dyn Errand>>,
+    /// Who sends the requests of the operator's own steps.
+    pub messenger: Option<Arc<dyn Messenger>>,
     /// Ways to tell people.
     pub notify: Vec<Arc<dyn Notify>>,
     /// Where reports of runs are written.

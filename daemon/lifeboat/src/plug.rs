@@ -27,7 +27,9 @@ use lifeboat_engine::clock::Clock;
 use lifeboat_engine::ports::{Names, Notify, Probe, Witness};
 use lifeboat_engine::{Post, World};
 use lifeboat_postgres::{FenceCommand, Member, Options, Tls};
-use lifeboat_probe::{CanaryOptions, HttpCanary, HttpOptions, HttpProbe, Kit, TcpProbe, TcpWitness};
+use lifeboat_probe::{
+    CanaryOptions, HttpCanary, HttpMessenger, HttpOptions, HttpProbe, Kit, TcpProbe, TcpWitness,
+};
 
 use crate::failure::{Exit, Failure};
 use crate::notices::LogNotify;
@@ -60,6 +62,7 @@ pub(crate) async fn plug(
         witness_timeout: wiring.witnesses.timeout,
         notify: wiring.notify.iter().map(notify).collect(),
         reports: wiring.agent.state.join("reports"),
+        messenger: Some(Arc::new(HttpMessenger::new(&kit))),
         ..World::default()
     };
     for (name, workload) in &wiring.workloads {

@@ -4,11 +4,11 @@
 //! **Invariant:** no task is spawned: the connection is driven by the look that asks over it, and ends with it.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper::header::{ACCEPT, CONNECTION, HOST, HeaderValue, LOCATION, USER_AGENT};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use lifeboat_core::sighting::{Failure, FailureKind};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -73,13 +73,48 @@ where
     drive(connection, ask(sender, request, expect, deadline)).await
 }
 
-/// Runs the connection and the asking side by side until the asking has its answer.
-async fn drive<S>(
-    connection: Connection<TokioIo<S>, Empty<Bytes>>,
-    asking: impl Future<Output = Result<Reply, Broken>>,
-) -> Result<Reply, Failure>
+/// Sends `body` to `target` over `stream`, whatever the status of the answer: that, and the beginning of its body.
+pub(crate) async fn send<S>(
+    stream: S,
+    target: &Target,
+    method: Method,
+    body: Bytes,
+    deadline: &mut Deadline<'_>,
+) -> Result<(StatusCode, Vec<u8>), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let opened = Builder::new().max_buf_size(HEAD_LIMIT).handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = opened.map_err(|error| failure::of_http(&error, Part::Head))?;
+    let mut request = request(target).map(|_| Full::new(body));
+    *request.method_mut() = method;
+    let sending = async {
+        let answered =
+            deadline.within(Stage::Head, sender.send_request(request)).await.map_err(Broken::Failure)?;
+        let mut response = answered.map_err(|error| Broken::Connection(error, Part::Head))?;
+        let mut said = Vec::new();
+        while said.len() < BODY_LIMIT {
+            let next = deadline.within(Stage::Body, response.frame()).await.map_err(Broken::Failure)?;
+            let Some(frame) = next else { break };
+            let frame = frame.map_err(|error| Broken::Connection(error, Part::Body))?;
+            let Some(data) = frame.data_ref() else { continue };
+            said.extend_from_slice(&data[..data.len().min(BODY_LIMIT - said.len())]);
+        }
+        Ok((response.status(), said))
+    };
+    drive(connection, sending).await
+}
+
+/// Runs the connection and the asking side by side until the asking has its answer.
+async fn drive<S, B, T>(
+    connection: Connection<TokioIo<S>, B>,
+    asking: impl Future<Output = Result<T, Broken>>,
+) -> Result<T, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    B: hyper::body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut connection = Box::pin(connection);
     let mut asking = std::pin::pin!(asking);

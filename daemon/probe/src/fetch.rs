@@ -65,14 +65,24 @@ impl Fetch {
         target: &Target,
         deadline: &mut Deadline<'_>,
     ) -> Result<TlsStream<TcpStream>, Failure> {
-        let (Some(tls), Some(name)) = (&self.tls, &target.secure) else {
-            let detail = format!("{} needs TLS, which this probe is not set up for", target.url);
-            return Err(Failure::new(FailureKind::Malformed, detail));
-        };
-        // The request follows the end of the handshake at once; Nagle's algorithm would hold it back.
-        stream.set_nodelay(true).map_err(|error| failure::of_io(&error))?;
-        let handshake = TlsConnector::from(Arc::clone(tls)).connect(name.clone(), stream);
-        let shaken = deadline.within(Stage::Handshake, handshake).await?;
-        shaken.map_err(|error| failure::of_io(&error))
+        secured(self.tls.as_ref(), stream, target, deadline).await
     }
+}
+
+/// Makes `stream` a TLS session with `target`, whose name is proven.
+pub(crate) async fn secured(
+    tls: Option<&Arc<ClientConfig>>,
+    stream: TcpStream,
+    target: &Target,
+    deadline: &mut Deadline<'_>,
+) -> Result<TlsStream<TcpStream>, Failure> {
+    let (Some(tls), Some(name)) = (tls, &target.secure) else {
+        let detail = format!("{} needs TLS, which this probe is not set up for", target.url);
+        return Err(Failure::new(FailureKind::Malformed, detail));
+    };
+    // The request follows the end of the handshake at once; Nagle's algorithm would hold it back.
+    stream.set_nodelay(true).map_err(|error| failure::of_io(&error))?;
+    let handshake = TlsConnector::from(Arc::clone(tls)).connect(name.clone(), stream);
+    let shaken = deadline.within(Stage::Handshake, handshake).await?;
+    shaken.map_err(|error| failure::of_io(&error))
 }

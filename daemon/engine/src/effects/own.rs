@@ -9,15 +9,11 @@ use lifeboat_core::{DatabaseName, Fault, FaultKind, Output, Reason, RegionName};
 
 use super::Effects;
 use crate::ports::Errand;
+use crate::program;
 
 impl Effects<'_> {
-    fn errand(&self) -> Result<&dyn Errand, Fault> {
-        let wired = self.world.errand.as_deref();
-        wired.ok_or_else(|| Fault::new(FaultKind::Refused, "no runner of commands and requests is wired"))
-    }
-
     pub(crate) async fn run(&self, argv: &[String], env: &BTreeMap<String, String>) -> Result<Output, Fault> {
-        let said = self.errand()?.run(&self.call, argv, env).await?;
+        let said = program::run(argv, env, self.call.limit).await?;
         Ok(Output::Did { said })
     }
 
@@ -28,7 +24,11 @@ impl Effects<'_> {
         body: Option<&str>,
         expect: &BTreeSet<u16>,
     ) -> Result<Output, Fault> {
-        let said = self.errand()?.request(&self.call, method, url, body, expect).await?;
+        let wired = self.world.messenger.as_deref();
+        let messenger =
+            wired.ok_or_else(|| Fault::new(FaultKind::Refused, "no sender of requests is wired"))?;
+        let errand = Errand { method, url, body, expect };
+        let said = messenger.send(&self.call, self.clock.now(), &errand).await?;
         Ok(Output::Did { said })
     }
 

@@ -4,6 +4,7 @@
 
 mod canary;
 mod http;
+mod messenger;
 mod nasty;
 mod server;
 mod tcp;
