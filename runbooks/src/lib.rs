@@ -8,12 +8,15 @@
 //! needs is an error of the page.
 
 mod check;
+mod flaw;
 mod page;
+mod place;
 mod with;
+mod written;
 
 use std::collections::BTreeMap;
 
-pub use check::{Flaw, FlawKind};
+pub use flaw::{Flaw, FlawKind};
 pub use page::{Deed, Fact, Kind, Runbook, Step, Undo, When};
 pub use with::{HttpWith, RunWith, Side, SqlWith, TextWith, WaitWith, With};
 
@@ -69,12 +72,23 @@ impl Runbooks {
     }
 }
 
-/// Reads and checks a page; all flaws are reported at once.
+/// Reads and checks a page; all flaws are reported at once, in the order of the text. What the steps mean together
+/// is judged when all of them could be read.
 ///
 /// # Errors
-/// Each [`Flaw`] names what is wrong and the line it is on.
+/// Each [`Flaw`] names what is wrong and where; [`Flaw::render`] shows it with its line.
 pub fn load(text: &str) -> Result<Runbook, Vec<Flaw>> {
-    let page = page::parse(text).map_err(|flaw| vec![flaw])?;
-    let flaws = check::flaws(&page, text);
-    if flaws.is_empty() { Ok(page) } else { Err(flaws) }
+    let written::Reading { page, steps, mut flaws } = written::read(text);
+    let places = written::places(text);
+    if let Some((kind, steps)) = &steps {
+        flaws.extend(check::alone(*kind, steps, &places));
+    }
+    if let Some(page) = &page {
+        flaws.extend(check::together(page, &places));
+    }
+    flaws.sort_by_key(|flaw| (flaw.line, flaw.column));
+    match page {
+        Some(page) if flaws.is_empty() => Ok(page),
+        _ => Err(flaws),
+    }
 }

@@ -7,15 +7,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Flaw, FlawKind};
 use crate::with::With;
 
 /// A procedure, by roles.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runbook {
     /// Its name, as in `lifeboat runbook show failover`.
     pub name: String,
@@ -26,10 +23,8 @@ pub struct Runbook {
     /// When to use it, what it costs, when not to.
     pub prose: String,
     /// How long a run may take until its point of no return; past that it is undone. None: as long as its steps.
-    #[serde(default, deserialize_with = "maybe_length")]
     pub deadline: Option<Duration>,
     /// What is done.
-    #[serde(rename = "step")]
     pub steps: Vec<Step>,
 }
 
@@ -69,8 +64,7 @@ impl fmt::Display for Kind {
 }
 
 /// One step.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Written")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Its name, unique on the page.
     pub name: String,
@@ -159,6 +153,59 @@ pub enum Deed {
     Approve,
 }
 
+impl Deed {
+    /// Every deed, in the order in which they are documented.
+    pub const ALL: [Self; 20] = [
+        Self::MeasureLoss,
+        Self::CheckStandby,
+        Self::Drain,
+        Self::Fence,
+        Self::Lift,
+        Self::CatchUp,
+        Self::Promote,
+        Self::AwaitServing,
+        Self::SwitchDns,
+        Self::Verify,
+        Self::Salvage,
+        Self::Rejoin,
+        Self::AwaitReplication,
+        Self::Report,
+        Self::Run,
+        Self::Http,
+        Self::Sql,
+        Self::Wait,
+        Self::Notify,
+        Self::Approve,
+    ];
+}
+
+impl fmt::Display for Deed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::MeasureLoss => "measure-loss",
+            Self::CheckStandby => "check-standby",
+            Self::Drain => "drain",
+            Self::Fence => "fence",
+            Self::Lift => "lift",
+            Self::CatchUp => "catch-up",
+            Self::Promote => "promote",
+            Self::AwaitServing => "await-serving",
+            Self::SwitchDns => "switch-dns",
+            Self::Verify => "verify",
+            Self::Salvage => "salvage",
+            Self::Rejoin => "rejoin",
+            Self::AwaitReplication => "await-replication",
+            Self::Report => "report",
+            Self::Run => "run",
+            Self::Http => "http",
+            Self::Sql => "sql",
+            Self::Wait => "wait",
+            Self::Notify => "notify",
+            Self::Approve => "approve",
+        })
+    }
+}
+
 /// What a step can give to those after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -219,76 +266,6 @@ pub enum When {
     Host,
 }
 
-/// A step as it stands on the page.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    name: String,
-    title: String,
-    #[serde(rename = "do")]
-    deed: Deed,
-    with: Option<toml::Table>,
-    #[serde(default)]
-    needs: BTreeSet<Fact>,
-    #[serde(default)]
-    gives: BTreeSet<Fact>,
-    after: Option<BTreeSet<String>>,
-    parallel: Option<String>,
-    #[serde(deserialize_with = "length")]
-    timeout: Duration,
-    retry: Option<Retry>,
-    #[serde(default)]
-    when: BTreeSet<When>,
-    undo: Option<WrittenUndo>,
-    approve: Option<String>,
-    #[serde(default)]
-    point_of_no_return: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Retry {
-    attempts: u32,
-    #[serde(deserialize_with = "length")]
-    pause: Duration,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenUndo {
-    #[serde(rename = "do")]
-    deed: Deed,
-    with: Option<toml::Table>,
-}
-
-impl TryFrom<Written> for Step {
-    type Error = String;
-
-    fn try_from(written: Written) -> Result<Self, String> {
-        let undo = written
-            .undo
-            .map(|undo| With::of(undo.deed, undo.with).map(|with| Undo { deed: undo.deed, with }));
-        let retry = written.retry.unwrap_or(Retry { attempts: 1, pause: Duration::ZERO });
-        Ok(Self {
-            with: With::of(written.deed, written.with)?,
-            undo: undo.transpose()?,
-            name: written.name,
-            title: written.title,
-            deed: written.deed,
-            needs: written.needs,
-            gives: written.gives,
-            after: written.after,
-            parallel: written.parallel,
-            timeout: written.timeout,
-            attempts: retry.attempts,
-            pause: retry.pause,
-            when: written.when,
-            approve: written.approve,
-            point_of_no_return: written.point_of_no_return,
-        })
-    }
-}
-
 impl Runbook {
     /// For each step the steps it follows, by index. A name that no step has is left out: the check finds it.
     pub fn predecessors(&self) -> Vec<BTreeSet<usize>> {
@@ -319,38 +296,4 @@ impl Runbook {
         }
         all
     }
-}
-
-/// Reads the page, without judging its order.
-pub(crate) fn parse(text: &str) -> Result<Runbook, Flaw> {
-    toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| line_of(text, span.start));
-        Flaw { line, kind: FlawKind::Unreadable { problem: error.message().to_owned() } }
-    })
-}
-
-/// The line, from 1, on which the byte stands.
-pub(crate) fn line_of(text: &str, byte: usize) -> usize {
-    text.bytes().take(byte).filter(|b| *b == b'\n').count() + 1
-}
-
-/// `250ms`, `5s` or `2m`.
-pub(crate) fn length<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 =
-        number.parse().map_err(|_| D::Error::custom(format!("{text:?} does not begin with a number")))?;
-    let millis = match unit {
-        "ms" => Some(number),
-        "s" => number.checked_mul(1000),
-        "m" => number.checked_mul(60_000),
-        "h" => number.checked_mul(3_600_000),
-        _ => return Err(D::Error::custom(format!("{text:?} needs a unit: \"ms\", \"s\", \"m\" or \"h\""))),
-    };
-    millis.map(Duration::from_millis).ok_or_else(|| D::Error::custom(format!("{text:?} is too long")))
-}
-
-fn maybe_length<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    length(deserializer).map(Some)
 }

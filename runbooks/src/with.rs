@@ -5,11 +5,15 @@
 //! In every text `{workload}`, `{run}`, `{epoch}`, `{from}` and `{to}` stand for what the plan binds them to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use toml::de::DeValue;
 
-use crate::page::{Deed, length};
+use crate::page::Deed;
+use crate::written::{Misread, deserialized, length};
 
 /// The operands of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,19 +109,25 @@ fn fine() -> BTreeSet<u16> {
 }
 
 impl With {
-    /// Reads the operands of a deed.
-    pub(crate) fn of(deed: Deed, table: Option<toml::Table>) -> Result<Self, String> {
-        let given = table.is_some();
-        let operands = toml::Value::Table(table.unwrap_or_default());
-        let read = match deed {
-            Deed::Run => operands.try_into().map(Self::Run),
-            Deed::Http => operands.try_into().map(Self::Http),
-            Deed::Sql => operands.try_into().map(Self::Sql),
-            Deed::Wait => operands.try_into().map(Self::Wait),
-            Deed::Notify | Deed::Approve => operands.try_into().map(Self::Text),
-            _ if given => return Err("this deed takes no `with`".to_owned()),
-            _ => return Ok(Self::Nothing),
+    /// Reads the operands of a deed that stands at `place`.
+    pub(crate) fn read(
+        deed: Deed,
+        place: Range<usize>,
+        operands: Option<Spanned<DeValue<'_>>>,
+    ) -> Result<Self, Misread> {
+        let takes =
+            matches!(deed, Deed::Run | Deed::Http | Deed::Sql | Deed::Wait | Deed::Notify | Deed::Approve);
+        let Some(operands) = operands else {
+            let problem = format!("\"{deed}\" must say `with` what");
+            return if takes { Err(Misread { span: place, problem }) } else { Ok(Self::Nothing) };
         };
-        read.map_err(|error: toml::de::Error| format!("with: {}", error.message()))
+        match deed {
+            Deed::Run => deserialized(operands).map(Self::Run),
+            Deed::Http => deserialized(operands).map(Self::Http),
+            Deed::Sql => deserialized(operands).map(Self::Sql),
+            Deed::Wait => deserialized(operands).map(Self::Wait),
+            Deed::Notify | Deed::Approve => deserialized(operands).map(Self::Text),
+            _ => Err(Misread { span: operands.span(), problem: format!("\"{deed}\" takes no `with`") }),
+        }
     }
 }
