@@ -95,7 +95,6 @@ enum Command {
     History(commands::history::History),
     /// Say why: what a run did and decided, or what keeps a workload from failing over.
     Explain(commands::explain::Explain),
-    /// On a database host: do what the agent asks of it.
     Host(commands::host::Host),
 }
 

@@ -41,6 +41,11 @@ impl Host<'_> {
             let (way, because) = ended.map_or((RejoinWay::Follow, None), |ended| (ended.way, ended.because));
             return Ok(Rejoined { way, already: true, because });
         }
+        let copied_by_hand = begun.as_ref().is_some_and(|begun| begun.stage == Stage::Copying);
+        if copied_by_hand && self.streams(source).await {
+            // A person did what the refusal said. A folder that is half rewound has never been told of this source.
+            return self.end(RejoinWay::Rebuild, Some("a person copied it anew".to_owned()), drop).await;
+        }
         let mut begun = match begun {
             Some(begun) => self.resume(begun, source).await?,
             None => self.begin(source).await?,
@@ -118,6 +123,10 @@ impl Host<'_> {
         if !control.state.is_clean() {
             self.recover().await?;
         }
+        if !sql::answers(self.server, source).await? {
+            // Nothing is touched yet: once the source is back, the cheap way is still open.
+            return Err(silent(source));
+        }
         self.mark(Stage::Rewinding, None)?;
         let because = match self.rewind(source, lock).await? {
             None => {
@@ -167,8 +176,7 @@ impl Host<'_> {
             return Ok(None);
         }
         if !sql::answers(self.server, source).await? {
-            let detail = format!("the new primary at {}:{} does not answer", source.host, source.port);
-            return Err(Fault::new(FaultKind::Unreachable, detail));
+            return Err(silent(source));
         }
         let millis = patience.as_millis();
         let waited = format!("the server did not stream from the new primary within {millis} ms");
@@ -207,6 +215,11 @@ impl Host<'_> {
             Err(fault) => tracing::warn!(%fault, "old slots could not be dropped; they hold log"),
         }
     }
+}
+
+fn silent(source: &Source) -> Fault {
+    let detail = format!("the new primary at {}:{} does not answer", source.host, source.port);
+    Fault::new(FaultKind::Unreachable, detail)
 }
 
 /// The server was promoted elsewhere, or never was of this cluster.

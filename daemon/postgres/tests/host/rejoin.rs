@@ -46,6 +46,23 @@ fn an_old_primary_whose_log_parted_is_rewound_and_streams() {
 }
 
 #[test]
+fn while_the_source_is_lost_the_cheap_way_stays_open() {
+    let pair = Pair::start();
+    let source = pair.part(ISOLATED);
+    pair.fence();
+    pair.ctl_stop("west", "fast");
+    let lost = pair.rejoin(7, &source).unwrap_err();
+    assert_eq!(lost.kind, FaultKind::Unreachable, "{lost}");
+    assert!(!pair.data("east").join("postmaster.pid").exists(), "it was started");
+    let Done::Looked(look) = pair.ask(7, Act::Look).unwrap() else { panic!("no look") };
+    assert_eq!(look.interrupted.map(lifeboat_core::Epoch::get), Some(7));
+    pair.ctl("start", "west");
+    let rejoined = pair.rejoin(7, &source).unwrap();
+    assert_eq!(rejoined.way, RejoinWay::Rewind, "{rejoined:?}");
+    assert_follows(&pair);
+}
+
+#[test]
 fn one_that_crashed_while_fenced_is_rewound() {
     let pair = Pair::start();
     let source = pair.part(ISOLATED);
