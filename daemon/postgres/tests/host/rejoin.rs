@@ -6,7 +6,7 @@ use lifeboat_core::FaultKind;
 use lifeboat_core::outcome::RejoinWay;
 use lifeboat_postgres::host::{Act, Done};
 
-use crate::servers::{Pair, programs};
+use crate::servers::{Pair, as_servers_user, programs};
 
 const ISOLATED: &str = "CREATE TABLE lost (id int); INSERT INTO lost SELECT generate_series(1, 1000)";
 
@@ -163,4 +163,29 @@ fn a_kill_in_the_middle_of_a_rewind_leads_to_a_copy() {
     let rejoined = pair.rejoin(7, &source).unwrap();
     assert_eq!(rejoined.way, RejoinWay::Rebuild, "{rejoined:?}");
     assert_follows(&pair);
+}
+
+#[test]
+fn a_kill_between_the_two_renames_of_a_swap_is_made_good() {
+    let pair = Pair::start();
+    let source = pair.part(ISOLATED);
+    pair.fence();
+    assert_eq!(pair.ask(7, Act::Stop).unwrap(), Done::Stopped { already: false });
+    let top = pair.folder.path();
+    // As the tool leaves it: the host's own files kept, a whole copy beside, the old folder aside, the new not there.
+    let mut keep = String::from("set -e; umask 077; cd ");
+    keep.push_str(&format!("{}; mkdir state/orders.kept; ", top.display()));
+    keep.push_str("cp east/*.conf state/orders.kept/; mv east east.diverged-e7; ");
+    keep.push_str(&format!("{}/pg_basebackup -N -c fast -h 127.0.0.1 -U postgres ", programs().display()));
+    keep.push_str(&format!("-p {} -D east.lifeboat-new", pair.west));
+    let mut shell = as_servers_user(std::path::Path::new("/bin/sh"));
+    assert!(shell.args(["-c", &keep]).status().unwrap().success());
+    let begun = serde_json::json!({
+        "epoch": 7, "run": "shop-e7", "system": pair.system(), "stage": "swapping", "because": "it was interrupted",
+    });
+    pair.write(&top.join("state/orders.rejoining"), &begun.to_string());
+    let rejoined = pair.rejoin(7, &source).unwrap();
+    assert_eq!(rejoined.way, RejoinWay::Rebuild, "{rejoined:?}");
+    assert_follows(&pair);
+    assert!(top.join("east.diverged-e7").exists() && !top.join("east.lifeboat-new").exists());
 }
