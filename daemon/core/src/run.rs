@@ -9,7 +9,7 @@
 mod following;
 mod replay;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lifeboat_runbooks::Deed;
@@ -240,12 +240,27 @@ impl Run {
         self.plan.steps.iter().position(|step| step.deed == deed)
     }
 
-    /// Whether all that a step follows is settled.
+    /// Whether all that a step follows is settled, near and far: a step that was opened again holds back everything
+    /// after it, also what stands behind a step that is still done.
     fn ready(&self, index: usize) -> bool {
-        let settled = |place: usize| self.progress.get(place).is_some_and(Progress::settled);
+        let mut seen = BTreeSet::new();
+        let mut to_see = self.follows(index);
+        while let Some(place) = to_see.pop() {
+            if !self.progress.get(place).is_some_and(Progress::settled) {
+                return false;
+            }
+            if seen.insert(place) {
+                to_see.extend(self.follows(place));
+            }
+        }
+        true
+    }
+
+    /// The steps that a step follows directly.
+    fn follows(&self, index: usize) -> Vec<usize> {
         match &self.plan.steps[index].after {
-            Some(after) => after.iter().all(|place| settled(*place)),
-            None => index == 0 || settled(index - 1),
+            Some(after) => after.iter().copied().collect(),
+            None => index.checked_sub(1).into_iter().collect(),
         }
     }
 

@@ -158,6 +158,10 @@ impl Deciding<'_> {
         let measured = self.measured(&from, &outcome);
         let manifest = self.counted(&outcome);
         let moved = matches!(outcome, Outcome::Succeeded(Output::Promoted { .. }));
+        if matches!(outcome, Outcome::Succeeded(Output::Rejoined { .. })) {
+            // What was seen of it before is what it was as a primary.
+            self.workload.survey.forget(&self.workload.policy, &from);
+        }
         self.write(Record::StepEnded {
             workload: workload.clone(),
             run: run.clone(),

@@ -14,7 +14,7 @@ use crate::pretend::Scene;
 use crate::setting::{Agent, START, policy, story, world};
 
 /// Opens the state as soon as the life before has let it go.
-async fn opened(folder: &Path) -> (Journal, Vec<Stamped>) {
+pub(crate) async fn opened(folder: &Path) -> (Journal, Vec<Stamped>) {
     for _ in 0..100 {
         match open_state(folder) {
             Ok(opened) => return opened,

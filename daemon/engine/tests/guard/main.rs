@@ -7,6 +7,7 @@
 
 mod crash;
 mod failover;
+mod planned;
 mod pretend;
 mod setting;
 mod trouble;

@@ -26,12 +26,16 @@ pub(crate) struct State {
     pub(crate) dead: BTreeSet<RegionName>,
     /// Where a primary runs.
     pub(crate) primaries: BTreeSet<RegionName>,
+    /// The timeline of each region that was ever promoted; the first is 1.
+    pub(crate) timelines: BTreeMap<RegionName, u32>,
     pub(crate) fenced: bool,
     pub(crate) names: BTreeSet<String>,
     pub(crate) heartbeat: Option<Moment>,
     pub(crate) newest_epoch: Epoch,
     /// Calls of this kind never return.
     pub(crate) hangs: BTreeSet<&'static str>,
+    /// Calls of this kind never return, once so many of them have.
+    pub(crate) hangs_after: BTreeMap<&'static str, u32>,
     /// Calls of this kind panic.
     pub(crate) panics: BTreeSet<&'static str>,
     /// How often each kind of call was made.
@@ -41,6 +45,18 @@ pub(crate) struct State {
     /// How often each probe looked.
     pub(crate) looks: BTreeMap<ProbeName, u32>,
     pub(crate) notices: Vec<Notice>,
+}
+
+impl State {
+    fn newest(&self) -> u32 {
+        self.timelines.values().copied().max().unwrap_or(1)
+    }
+
+    /// A primary's own timeline; a standby follows the newest.
+    fn timeline(&self, region: &RegionName) -> Timeline {
+        let own = self.timelines.get(region).copied().unwrap_or(1);
+        Timeline::new(if self.primaries.contains(region) { own } else { self.newest() })
+    }
 }
 
 /// The scene.
@@ -70,6 +86,13 @@ impl Scene {
         self.state().dead.insert(region.into());
     }
 
+    /// A region comes back as it was, still believing what it believed; whatever fenced it is gone.
+    pub(crate) fn returns(&self, region: &str) {
+        let mut state = self.state();
+        state.dead.remove(&RegionName::new(region));
+        state.fenced = false;
+    }
+
     /// How often this effect really happened.
     pub(crate) fn effects(&self, kind: &str) -> u32 {
         self.state().effects.get(kind).copied().unwrap_or_default()
@@ -87,7 +110,12 @@ impl Scene {
             *state.calls.entry(kind).or_default() += 1;
             assert!(call.epoch >= state.newest_epoch, "{kind} under an old epoch");
             state.newest_epoch = call.epoch;
-            (state.hangs.contains(kind), state.panics.contains(kind))
+            let spent = state.hangs_after.get_mut(kind).map(|left| {
+                let spent = *left == 0;
+                *left = left.saturating_sub(1);
+                spent
+            });
+            (state.hangs.contains(kind) || spent == Some(true), state.panics.contains(kind))
         };
         assert!(!panics, "{kind} panics, as pretended");
         if hangs {
@@ -150,7 +178,7 @@ impl Probe for Stage {
         Ok(Evidence::Database(DatabaseSample {
             database: "orders".into(),
             system: CLUSTER,
-            timeline: Timeline::new(1),
+            timeline: state.timeline(&self.region),
             state: database,
         }))
     }
@@ -192,8 +220,16 @@ impl Database for Member {
         assert_eq!(system, CLUSTER);
         assert!(self.scene.state().fenced, "promoted without a fence");
         let region = self.region.clone();
-        let changed = self.scene.effect("promote", |state| state.primaries.insert(region)).await;
-        Ok(Promotion { timeline: Timeline::new(2), switched_at: None, already: !changed })
+        let promote = |state: &mut State| {
+            let next = state.newest() + 1;
+            let changed = state.primaries.insert(region.clone());
+            if changed {
+                state.timelines.insert(region, next);
+            }
+            changed
+        };
+        let changed = self.scene.effect("promote", promote).await;
+        Ok(Promotion { timeline: self.timeline(), switched_at: None, already: !changed })
     }
 
     async fn ensure_writable(&self, call: &Call) -> Result<Duration, Fault> {
@@ -257,7 +293,11 @@ impl Database for Member {
         self.scene.begin("rejoin", call).await?;
         assert_ne!(self.region, source.region);
         let region = self.region.clone();
-        let changed = self.scene.effect("rejoin", |state| state.primaries.remove(&region)).await;
+        let rejoin = |state: &mut State| {
+            state.fenced = false;
+            state.primaries.remove(&region)
+        };
+        let changed = self.scene.effect("rejoin", rejoin).await;
         Ok(Rejoined { way: RejoinWay::Follow, already: !changed, because: None })
     }
 
@@ -268,10 +308,8 @@ impl Database for Member {
 }
 
 impl Member {
-    /// Promoted once in a scene at most: the timeline is how many primaries there have been.
     fn timeline(&self) -> Timeline {
-        let promoted = self.scene.state().effects.get("promote").copied().unwrap_or_default();
-        Timeline::new(1 + promoted)
+        self.scene.state().timeline(&self.region)
     }
 
     fn end(&self) -> LogPosition {
