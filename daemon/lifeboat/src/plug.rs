@@ -26,7 +26,7 @@ use lifeboat_dns::{
 use lifeboat_engine::clock::Clock;
 use lifeboat_engine::ports::{Names, Notify, Probe, Witness};
 use lifeboat_engine::{Post, World};
-use lifeboat_postgres::{FenceCommand, Member, Options, Tls};
+use lifeboat_postgres::{FenceCommand, Member, Options, Tls, slot_name};
 use lifeboat_probe::{
     CanaryOptions, HttpCanary, HttpMessenger, HttpOptions, HttpProbe, Kit, TcpProbe, TcpWitness,
 };
@@ -104,7 +104,7 @@ pub(crate) fn members(wiring: &Wiring, clock: Clock) -> Members {
     for (workload, written) in &wiring.workloads {
         for (name, database) in &written.databases {
             for region in database.endpoints.keys() {
-                let Some(options) = member(name, database, region, written) else { continue };
+                let Some(options) = member(workload, name, database, region, written) else { continue };
                 let key = (workload.clone(), region.clone(), name.clone());
                 members.insert(key, Arc::new(Member::new(options, clock)));
             }
@@ -114,6 +114,7 @@ pub(crate) fn members(wiring: &Wiring, clock: Clock) -> Members {
 }
 
 fn member(
+    workload_name: &WorkloadName,
     name: &DatabaseName,
     database: &DatabaseWiring,
     region: &RegionName,
@@ -122,6 +123,7 @@ fn member(
     let endpoint = database.endpoints.get(region)?;
     let fence = workload.fences.get(region);
     Some(Options {
+        workload: workload_name.clone(),
         database: name.clone(),
         region: region.clone(),
         host: endpoint.host.clone(),
@@ -136,6 +138,9 @@ fn member(
         heartbeat: database.heartbeat,
         system: database.system_identifier,
         fence: fence.map(|f| FenceCommand { argv: f.command.clone(), timeout: f.timeout }),
+        replication: None,
+        host_command: None,
+        slots: database.endpoints.keys().map(slot_name).collect(),
     })
 }
 

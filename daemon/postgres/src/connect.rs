@@ -14,7 +14,7 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Config, Error, NoTls, Row};
+use tokio_postgres::{Client, Config, Error, NoTls, Row, SimpleQueryMessage};
 
 use crate::options::{Options, Tls};
 use crate::stream::{self, Allowance, Metered};
@@ -185,6 +185,16 @@ impl Session {
     /// Runs statements without parameters, as one transaction.
     pub(crate) async fn batch(&self, sql: &str) -> Result<(), Trouble> {
         self.answered(self.client.batch_execute(sql)).await
+    }
+
+    /// Runs a statement of somebody's own; the first column of the first row, as the server writes it.
+    pub(crate) async fn first_text(&self, sql: &str) -> Result<Option<String>, Trouble> {
+        let answer = self.answered(self.client.simple_query(sql)).await?;
+        let row = answer.into_iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) if !row.is_empty() => Some(row),
+            _ => None,
+        });
+        Ok(row.map(|row| row.try_get(0).map(|text| text.map(str::to_owned))).transpose()?.flatten())
     }
 
     async fn answered<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Trouble> {

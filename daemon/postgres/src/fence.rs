@@ -11,7 +11,7 @@
 
 mod read_only;
 
-pub(crate) use read_only::{HOW_TO_LIFT, is_locked};
+pub(crate) use read_only::{HOW_TO_LIFT, is_locked, not_fenced_by_a_newer, reload};
 
 use std::sync::Arc;
 use std::time::Duration;

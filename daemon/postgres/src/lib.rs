@@ -1,4 +1,4 @@
-//! PostgreSQL: roles as observed, lag, fence, promote.
+//! PostgreSQL: roles as observed, lag, fence, promote, planned moves, rejoin.
 //!
 //! A [`Member`] is one server of a database in one region. It looks at the server (roles, positions, a
 //! heartbeat that the primary must commit) and acts on it (fence, promote), over the ports of the engine.
@@ -17,6 +17,7 @@ mod look;
 mod member;
 mod options;
 mod password;
+mod planned;
 mod position;
 mod promote;
 mod reach;
@@ -28,3 +29,4 @@ mod witness;
 
 pub use member::Member;
 pub use options::{FenceCommand, Options, Tls};
+pub use planned::slot_name;

@@ -70,48 +70,43 @@ impl Database for Member {
         self.here(self.first_write(call).await)
     }
 
-    async fn mark(&self, _call: &Call) -> Result<LogPosition, Fault> {
-        self.here(Err(unbuilt()))
+    async fn mark(&self, call: &Call) -> Result<LogPosition, Fault> {
+        self.here(self.mark_within_limit(call).await)
     }
 
-    async fn fit(&self, _call: &Call, _system: SystemIdentifier) -> Result<(), Fault> {
-        self.here(Err(unbuilt()))
+    async fn fit(&self, call: &Call, system: SystemIdentifier) -> Result<(), Fault> {
+        self.here(self.fit_within_limit(call, system).await)
     }
 
-    async fn catch_up(&self, _call: &Call, _goal: &LogPosition) -> Result<LogPosition, Fault> {
-        self.here(Err(unbuilt()))
+    async fn catch_up(&self, call: &Call, goal: &LogPosition) -> Result<LogPosition, Fault> {
+        self.here(self.catch_up_within_limit(call, goal).await)
     }
 
-    async fn drain(&self, _call: &Call) -> Result<(), Fault> {
-        self.here(Err(unbuilt()))
+    async fn drain(&self, call: &Call) -> Result<(), Fault> {
+        self.here(self.drain_within_limit(call).await)
     }
 
-    async fn ensure_closed(&self, _call: &Call) -> Result<FenceProof, Fault> {
-        self.here(Err(unbuilt()))
+    async fn ensure_closed(&self, call: &Call) -> Result<FenceProof, Fault> {
+        self.here(self.close(call).await)
     }
 
-    async fn ensure_open(&self, _call: &Call) -> Result<(), Fault> {
-        self.here(Err(unbuilt()))
+    async fn ensure_open(&self, call: &Call) -> Result<(), Fault> {
+        self.here(self.open(call).await)
     }
 
-    async fn offer(&self, _call: &Call, _follower: &RegionName) -> Result<Source, Fault> {
-        self.here(Err(unbuilt()))
+    async fn offer(&self, call: &Call, follower: &RegionName) -> Result<Source, Fault> {
+        self.here(self.offer_within_limit(call, follower).await)
     }
 
-    async fn salvage(&self, _call: &Call, _source: &Source) -> Result<Salvage, Fault> {
-        self.here(Err(unbuilt()))
+    async fn salvage(&self, call: &Call, source: &Source) -> Result<Salvage, Fault> {
+        self.here(self.salvage_on_host(call, source).await)
     }
 
-    async fn ensure_rejoined(&self, _call: &Call, _source: &Source) -> Result<Rejoined, Fault> {
-        self.here(Err(unbuilt()))
+    async fn ensure_rejoined(&self, call: &Call, source: &Source) -> Result<Rejoined, Fault> {
+        self.here(self.rejoin_on_host(call, source).await)
     }
 
-    async fn query(&self, _call: &Call, _statement: &str) -> Result<Option<String>, Fault> {
-        self.here(Err(unbuilt()))
+    async fn query(&self, call: &Call, statement: &str) -> Result<Option<String>, Fault> {
+        self.here(self.query_within_limit(call, statement).await)
     }
-}
-
-/// Until the next commit of this room.
-fn unbuilt() -> Fault {
-    Fault::new(lifeboat_core::FaultKind::Refused, "planned moves are not built yet")
 }

@@ -33,7 +33,7 @@ const FITNESS: &str = "SELECT current_setting('default_transaction_read_only') =
  has_function_privilege('pg_promote(boolean, integer)', 'EXECUTE') AS may_promote";
 
 /// Refuses a target that could not serve or be promoted, before anything is done to the old primary.
-async fn fit_to_take_over(session: &Session, sample: &Sample, epoch: Epoch) -> Result<(), Fault> {
+pub(crate) async fn fit_to_take_over(session: &Session, sample: &Sample, epoch: Epoch) -> Result<(), Fault> {
     let refused = |detail: String| Err(Fault::new(FaultKind::Refused, detail));
     if !sample.standby && sample.newest_epoch != Some(epoch) {
         return refused("it is a primary already, and not by this run".to_owned());
@@ -106,7 +106,8 @@ impl Member {
     }
 }
 
-async fn startup_waits_for(session: &Session) -> Result<Option<String>, Trouble> {
+/// What the startup process waits for; none when the role may not see it.
+pub(crate) async fn startup_waits_for(session: &Session) -> Result<Option<String>, Trouble> {
     let rows = session.rows(STARTUP_WAITS_FOR, &[]).await?;
     Ok(rows.first().map(|row| row.try_get(0)).transpose()?.flatten())
 }

@@ -124,13 +124,13 @@ async fn in_recovery(session: &Session) -> Result<bool, Trouble> {
 }
 
 /// Where replay ended, which a promoted server knows until it is restarted.
-async fn end_of_recovery(session: &Session) -> Result<Option<Lsn>, Trouble> {
+pub(crate) async fn end_of_recovery(session: &Session) -> Result<Option<Lsn>, Trouble> {
     let row = session.row("SELECT pg_last_wal_replay_lsn()::text", &[]).await?;
     Ok(row.try_get::<_, Option<&str>>(0)?.and_then(Lsn::parse))
 }
 
 /// What running out of time means: nothing, until something was asked for.
-fn too_late(limit: Duration, asked: bool, done: &str) -> Fault {
+pub(crate) fn too_late(limit: Duration, asked: bool, done: &str) -> Fault {
     let millis = limit.as_millis();
     if asked {
         Fault::new(FaultKind::Unclear, format!("{done} after {millis} ms"))

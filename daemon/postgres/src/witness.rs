@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use lifeboat_core::sighting::FailureKind;
-use lifeboat_core::{Failure, Look};
+use lifeboat_core::{Failure, Look, SystemIdentifier};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -74,6 +74,11 @@ impl Witness {
         let alive = kept.session.as_ref().is_some_and(|session| session.end().is_none());
         let question = kept.unanswered.as_ref().map(|unanswered| unanswered.question.clone());
         question.filter(|question| alive && question.answer.clone().now_or_never().is_none())
+    }
+
+    /// The cluster that was met last, also after its session has ended.
+    pub(crate) fn last_system(&self) -> Option<SystemIdentifier> {
+        self.kept().session.as_ref().map(|session| session.system)
     }
 
     /// The session, opened when there is none.

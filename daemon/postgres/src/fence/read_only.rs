@@ -11,7 +11,10 @@
 //!    reaches a standby. A base backup or `pg_rewind` *from* the fenced server would copy them; rejoining takes
 //!    its configuration from the new primary instead.
 //! 3. Every client backend but ours is ended, again and again until there is none.
-//! 4. The proof: a heartbeat over the session that was open before is refused with SQLSTATE 25006, and a new session is
+//! 4. A third setting, `lifeboat.fence_epoch`, says under which epoch it was fenced: the fence may be made in the middle of
+//!    a failover, when no heartbeat of that epoch has been committed here, and an older actor must not lift it. It
+//!    stays when the fence is lifted, for epochs only rise. A role without the grant for it fences without.
+//! 5. The proof: a heartbeat over the session that was open before is refused with SQLSTATE 25006, and a new session is
 //!    turned away.
 //!
 //! Who may still get in, on purpose: a superuser, or a role with SET on that parameter, who logs in with
@@ -34,7 +37,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lifeboat_core::outcome::FenceProof;
-use lifeboat_core::{Fault, FaultKind};
+use lifeboat_core::{Epoch, Fault, FaultKind};
 use lifeboat_engine::ports::Call;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -47,7 +50,7 @@ use crate::position::not_outranked;
 use crate::trouble::{Trouble, within};
 
 /// Between two looks at whether the settings are read, or sessions gone.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Each by itself: ALTER SYSTEM takes no part in a transaction. The lock on the door comes first.
 const SETTINGS: [&str; 2] = [
@@ -97,6 +100,12 @@ const LACKS: &str = "SELECT lacks FROM (VALUES
 const END_SESSIONS: &str = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
 
+/// Under which epoch it was fenced last. A setting that was never made has no value.
+const FENCED_BY: &str = "SELECT nullif(current_setting('lifeboat.fence_epoch', true), '')";
+
+/// Whether the role may say so; before PostgreSQL 15 nobody but a superuser makes any setting.
+const MAY_SIGN: &str = "SELECT has_parameter_privilege('lifeboat.fence_epoch', 'ALTER SYSTEM')";
+
 /// Whether lifeboat's lock is on the door, as `session` sees it: one that was let past it does not.
 pub(crate) async fn is_locked(session: &Session) -> Result<bool, Trouble> {
     let rows = session.rows(LOCK, &[]).await?;
@@ -115,7 +124,9 @@ impl Member {
             fault: trouble.fault(),
         })?;
         let (session, sample) = (reached.session, reached.sample);
-        not_outranked(&sample, call.epoch).map_err(|fault| Unproven { fault, final_word: true })?;
+        let newer = |fault| Unproven { fault, final_word: true };
+        not_outranked(&sample, call.epoch).map_err(newer)?;
+        not_fenced_by_a_newer(&session, call.epoch).await.map_err(newer)?;
         if !reached.before {
             tracing::warn!(region = %self.options.region, "no session was open; the fence is proven over one opened now");
         }
@@ -126,15 +137,39 @@ impl Member {
             return Err(Unproven::new(Fault::new(FaultKind::Unclear, detail)));
         }
         let mut ended = BTreeSet::new();
-        self.close(&session, &mut ended).await.map_err(Unproven::new)?;
+        self.shut(call, &session, &mut ended).await.map_err(Unproven::new)?;
         let sqlstate = self.refusal(call, &session).await.map_err(Unproven::new)?;
         Ok(FenceProof::WriteRefused { sqlstate, sessions_ended: ended.len() as u64 })
     }
 
-    /// Makes the settings and ends the sessions.
-    async fn close(&self, session: &Session, ended: &mut BTreeSet<i32>) -> Result<(), Fault> {
-        let before_asking = |trouble: Trouble| trouble.fault();
+    /// Makes the settings and ends the sessions; who was ended is in `ended`, also after a fault.
+    pub(crate) async fn shut(
+        &self,
+        call: &Call,
+        session: &Session,
+        ended: &mut BTreeSet<i32>,
+    ) -> Result<(), Fault> {
         let after_asking = |trouble: Trouble| trouble.fault_after_asking();
+        self.may_be_shut(session).await?;
+        self.sign(call, session).await.map_err(after_asking)?;
+        for setting in SETTINGS {
+            session.batch(setting).await.map_err(after_asking)?;
+        }
+        reload(session).await.map_err(after_asking)?;
+        while end_sessions(session, ended).await.map_err(after_asking)? {
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.turned_away().await?;
+        // One that was on its way in when the settings were read.
+        while end_sessions(session, ended).await.map_err(after_asking)? {
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Refuses while nothing is touched what would leave a hole, or stop half-way.
+    async fn may_be_shut(&self, session: &Session) -> Result<(), Fault> {
+        let before_asking = |trouble: Trouble| trouble.fault();
         let loopholes = session.rows(LOOPHOLES, &[]).await.map_err(before_asking)?;
         if let Some(row) = loopholes.first() {
             let what: &str = row.try_get(0).map_err(|error| before_asking(error.into()))?;
@@ -145,18 +180,23 @@ impl Member {
             let detail = format!("it cannot be fenced over SQL: role {} lacks {lacks}", self.options.user);
             return Err(Fault::new(FaultKind::Refused, detail));
         }
-        for setting in SETTINGS {
-            session.batch(setting).await.map_err(after_asking)?;
+        Ok(())
+    }
+
+    /// Writes the epoch beside the fence. A setting of our own must be known to the session before it can be made.
+    async fn sign(&self, call: &Call, session: &Session) -> Result<(), Trouble> {
+        let superuser = session.row(MIGHT, &[]).await?.try_get::<_, Option<bool>>("super")?.unwrap_or(false);
+        if !superuser && !session.row(MAY_SIGN, &[]).await?.try_get::<_, bool>(0)? {
+            let user = &self.options.user;
+            tracing::warn!(region = %self.options.region,
+                "the fence carries no epoch: GRANT ALTER SYSTEM ON PARAMETER \"lifeboat.fence_epoch\" TO {user}");
+            return Ok(());
         }
-        let row = session.row(RELOAD, &[]).await.map_err(after_asking)?;
-        let at: &str = row.try_get("at").map_err(|error| after_asking(error.into()))?;
-        while !reloaded(session, at).await.map_err(after_asking)? {
-            tokio::time::sleep(PAUSE).await;
-        }
-        while end_sessions(session, ended).await.map_err(after_asking)? {
-            tokio::time::sleep(PAUSE).await;
-        }
-        self.turned_away().await
+        let epoch = call.epoch;
+        session.batch(&format!("SET lifeboat.fence_epoch = '{epoch}'")).await?;
+        session.batch(&format!("ALTER SYSTEM SET lifeboat.fence_epoch = '{epoch}'")).await?;
+        // Else this session would never see the epoch of another.
+        session.batch("RESET lifeboat.fence_epoch").await
     }
 
     /// Sees that a new session is turned away.
@@ -173,7 +213,7 @@ impl Member {
     }
 
     /// Tries to write over `session`; the SQLSTATE of the refusal.
-    async fn refusal(&self, call: &Call, session: &Session) -> Result<String, Fault> {
+    pub(crate) async fn refusal(&self, call: &Call, session: &Session) -> Result<String, Fault> {
         let attempt = if self.options.heartbeat {
             let heartbeat = Heartbeat { agent: call.agent.clone(), epoch: call.epoch, at: self.clock.now() };
             heartbeat.write(session).await
@@ -201,6 +241,30 @@ async fn lacks(session: &Session) -> Result<Option<String>, Trouble> {
     }
     let rows = session.rows(LACKS, &[]).await?;
     Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
+}
+
+/// Stops an actor whose epoch is older than the one that the server was fenced under.
+pub(crate) async fn not_fenced_by_a_newer(session: &Session, epoch: Epoch) -> Result<(), Fault> {
+    let fault = |trouble: Trouble| trouble.fault();
+    let row = session.row(FENCED_BY, &[]).await.map_err(fault)?;
+    let text: Option<&str> = row.try_get(0).map_err(|error| fault(error.into()))?;
+    match text.and_then(|text| text.parse().ok()).map(Epoch::new) {
+        Some(newest) if newest > epoch => {
+            let detail = format!("the server was fenced under epoch {newest}, this call is of epoch {epoch}");
+            Err(Fault::new(FaultKind::Stale, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Has the settings read, and waits until they are; the caller bounds the time.
+pub(crate) async fn reload(session: &Session) -> Result<(), Trouble> {
+    let row = session.row(RELOAD, &[]).await?;
+    let at: &str = row.try_get("at")?;
+    while !reloaded(session, at).await? {
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 async fn reloaded(session: &Session, at: &str) -> Result<bool, Trouble> {

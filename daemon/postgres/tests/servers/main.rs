@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in what its tests share")]
 
 mod fence;
+mod load;
 mod look;
 mod network;
 mod pair;
+mod planned;
 mod promote;
 mod trust;

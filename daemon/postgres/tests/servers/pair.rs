@@ -262,6 +262,7 @@ impl Server {
     /// What a member of it is made with.
     pub(crate) fn options(&self) -> Options {
         Options {
+            workload: "shop".into(),
             database: DatabaseName::new("orders"),
             region: RegionName::new(self.region),
             host: "127.0.0.1".to_owned(),
@@ -273,6 +274,9 @@ impl Server {
             heartbeat: true,
             system: None,
             fence: None,
+            replication: None,
+            host_command: None,
+            slots: Vec::new(),
         }
     }
 
