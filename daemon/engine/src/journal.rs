@@ -276,6 +276,9 @@ fn read(connection: &Connection, after: u64) -> Result<Vec<Stamped>, JournalErro
 }
 
 #[cfg(test)]
+mod damage;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lifeboat_core::record::Ending;
 use lifeboat_core::status::WorkloadStatus;
-use lifeboat_core::{Answer, Order, Policy, RegionName, Stamped};
+use lifeboat_core::{Answer, Order, Policy, RegionName};
 use lifeboat_engine::clock::Clock;
 
 use crate::crash::opened;
