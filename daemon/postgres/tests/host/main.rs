@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot look has failed")]
 
+mod agent;
 mod hostile;
 mod rejoin;
 mod salvage;

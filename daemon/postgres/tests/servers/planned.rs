@@ -368,3 +368,32 @@ async fn a_fence_of_a_newer_epoch_is_not_lifted_or_made_anew_by_an_older_one() {
     east.ensure_open(&call(9)).await.unwrap();
     insert(&single.server).await;
 }
+
+/// No superuser: the grants that `Options::user` names are enough for a whole planned move.
+#[tokio::test]
+async fn a_role_with_the_documented_grants_can_move() {
+    let pair = Pair::start().await;
+    let grants = "CREATE ROLE lb LOGIN REPLICATION; GRANT pg_monitor, pg_signal_backend, pg_checkpoint TO lb;
+        GRANT CREATE ON DATABASE postgres TO lb;
+        GRANT EXECUTE ON FUNCTION pg_reload_conf, pg_promote, pg_read_file(text) TO lb;
+        GRANT SET, ALTER SYSTEM ON PARAMETER default_transaction_read_only, session_preload_libraries TO lb;
+        GRANT ALTER SYSTEM ON PARAMETER \"lifeboat.fence_epoch\" TO lb";
+    pair.east.client().await.batch_execute(grants).await.unwrap();
+    let as_lb = |server: &Server| member(Options { user: "lb".to_owned(), ..server.options() });
+    let (east, west) = (as_lb(&pair.east), as_lb(&pair.west));
+    until("its grants are replayed", async || pair.west.connect("lb").await.is_ok()).await;
+    let mark = east.mark(&call(8)).await.unwrap();
+    west.catch_up(&call(8), &mark).await.unwrap();
+    west.fit(&call(8), mark.system).await.unwrap();
+    east.drain(&call(8)).await.unwrap();
+    closed(east.ensure_closed(&call(8)).await.unwrap());
+    assert_eq!(pair.east.value("SELECT current_setting('lifeboat.fence_epoch')").await, "8");
+    east.ensure_open(&call(8)).await.unwrap();
+    insert(&pair.east).await;
+    let end = closed(east.ensure_closed(&call(9)).await.unwrap());
+    assert_eq!(as_lb(&pair.east).ensure_open(&call(8)).await.unwrap_err().kind, FaultKind::Stale);
+    west.catch_up(&call(9), &end).await.unwrap();
+    west.ensure_promoted(&call(9), mark.system).await.unwrap();
+    west.ensure_writable(&call(9)).await.unwrap();
+    assert_eq!(west.offer(&call(9), &"east".into()).await.unwrap().lineage.len(), 1);
+}
