@@ -15,6 +15,7 @@ use crate::length::Length;
 pub mod authority;
 pub mod dns;
 pub mod probe;
+pub mod upkeep;
 pub mod workload;
 
 use authority::Authority;
@@ -59,6 +60,9 @@ pub struct Agent {
     /// Unix socket of the control API. Default: "lifeboat.sock" in the state folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<FilePath>,
+    /// Folder of your own runbooks: each *.toml in it replaces the shipped page of its kind. Default: the shipped ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runbooks: Option<FilePath>,
     /// Places that answer whenever this agent's own network works, over TCP. When fewer than `witness_quorum` of
     /// them answer, this agent abstains: what it cannot see proves nothing about the primary.
     #[serde(default)]

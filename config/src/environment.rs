@@ -57,6 +57,10 @@ impl Look<'_, '_> {
         }
         for (n, database) in workload.databases.iter().enumerate() {
             let here = at.key("database").index(n);
+            for (region, host) in &database.host {
+                let place = here.key("host").key(region).key("command").index(0);
+                self.program(host.command.first().map_or("", String::as_str), &place);
+            }
             if let Some(file) = &database.password_file {
                 self.secret(file, &here.key("password_file"));
             }

@@ -92,6 +92,7 @@ pub(crate) fn check(format: &str, text: &str) -> Option<Result<(), Flaw>> {
         "lifeboat-ip-port" => IpPort::read(text).map(drop),
         "lifeboat-dns-name" => Fqdn::read(text).map(drop),
         "lifeboat-url" => HttpUrl::read(text).map(drop),
+        "lifeboat-hour" => crate::hour::Hour::read(text).map(drop),
         "lifeboat-path" => FilePath::read(text).map(drop),
         "lifeboat-target" => Target::read(text).map(drop),
         "lifeboat-system-identifier" => Cluster::read(text).map(drop),

@@ -2,16 +2,18 @@
 //!
 //! **Invariant:** only called for a document that breaks no rule, so nothing can fail here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_core::names::{
     AgentName, DatabaseName, DnsName, ProbeName, RegionName, SystemIdentifier, WorkloadName,
 };
 use lifeboat_core::policy::{
-    ConnectivityPolicy, FailoverPolicy, Mode, NamePolicy, Objectives, Policy, ProbePolicy, WorkloadPolicy,
+    ConnectivityPolicy, FailoverPolicy, Mode, NamePolicy, Objectives, Policy, ProbePolicy, Window,
+    WorkloadPolicy,
 };
 
 use crate::document::probe::Watch;
+use crate::document::upkeep::Maintenance;
 use crate::document::workload::{self, Workload};
 use crate::document::{Document, dns};
 use crate::wiring::database_probe;
@@ -47,9 +49,22 @@ fn workload(workload: &Workload) -> WorkloadPolicy {
         names: workload.names.iter().map(name).collect(),
         fences: workload.fence.iter().map(|(r, f)| (RegionName::new(r), f.timeout.0)).collect(),
         canary: workload.canary.is_some(),
-        hosts: std::collections::BTreeSet::new(),
-        maintenance: Vec::new(),
+        hosts: hosts(workload),
+        maintenance: workload.maintenance.iter().flat_map(windows).collect(),
     }
+}
+
+/// The regions where every database has a command that reaches its host; none without a database.
+fn hosts(workload: &Workload) -> BTreeSet<RegionName> {
+    let reached = |region: &str| workload.databases.iter().all(|d| d.host.contains_key(region));
+    let regions = workload.regions().filter(|r| !workload.databases.is_empty() && reached(r.as_str()));
+    regions.map(|r| RegionName::new(r.as_str())).collect()
+}
+
+/// One window for each day.
+fn windows(written: &Maintenance) -> impl Iterator<Item = Window> {
+    let (start, length) = (written.start.since_midnight(), written.length.0);
+    written.days.iter().map(move |day| Window { start: day.since_monday() + start, length })
 }
 
 fn failover(failover: &workload::Failover) -> FailoverPolicy {
@@ -59,9 +74,9 @@ fn failover(failover: &workload::Failover) -> FailoverPolicy {
             workload::Mode::Supervised => Mode::Supervised,
         },
         quorum: failover.quorum,
-        approvals: 1,
-        hold_down: std::time::Duration::from_secs(600),
-        rejoin: true,
+        approvals: if failover.approvals > 1 { 2 } else { 1 },
+        hold_down: failover.hold_down.0,
+        rejoin: failover.rejoin == workload::Rejoin::Automatic,
         cooldown: failover.cooldown.0,
         budget: failover.budget,
         budget_window: failover.budget_window.0,
@@ -103,4 +118,28 @@ fn name(name: &dns::DnsName) -> (DnsName, NamePolicy) {
         (RegionName::new(region), targets.0.iter().map(ToString::to_string).collect())
     });
     (DnsName::new(common.name.as_str()), NamePolicy { ttl: common.ttl.0, targets: targets.collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn persons_windows_and_hosts_are_taken_over() {
+        let text = include_str!("../tests/golden/good-with-upkeep.toml");
+        let policy = Config::parse("upkeep.toml", text).unwrap().config.policy;
+        let shop = &policy.workloads[&WorkloadName::new("shop")];
+        assert_eq!((shop.failover.approvals, shop.failover.rejoin), (2, false));
+        assert_eq!(shop.failover.hold_down, Duration::from_secs(1800));
+        let start = Duration::from_secs(6 * 86_400 + 23 * 3600 + 1800);
+        assert_eq!(shop.maintenance, [Window { start, length: Duration::from_secs(5400) }]);
+        assert_eq!(shop.hosts, ["east", "west"].map(RegionName::new).into());
+        // One host less is one region less.
+        let partly = include_str!("../tests/golden/rejoin-without-host.toml");
+        let policy = Config::parse("partly.toml", partly).unwrap().config.policy;
+        assert_eq!(policy.workloads[&WorkloadName::new("shop")].hosts, [RegionName::new("east")].into());
+    }
 }

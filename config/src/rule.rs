@@ -108,6 +108,8 @@ rules! {
     SecretInAddress "secret-in-address" Error;
     /// A text that is no DNS name.
     BadDnsName "bad-dns-name" Error;
+    /// A text that is no time of day.
+    BadTime "bad-time" Error;
     /// A DNS name without its final dot.
     NotQualified "not-qualified" Error;
     /// A path that is not absolute, or no path at all.
@@ -170,6 +172,11 @@ rules! {
     NoCooldown "no-cooldown" Warning;
     /// The budget can never be used up.
     BudgetWithoutEffect "budget-without-effect" Warning;
+
+    /// Two persons must answer in less time than two persons need.
+    ApprovalHurried "approval-hurried" Warning;
+    /// An old primary that returns can only be kept out, not made a standby.
+    RejoinWithoutHost "rejoin-without-host" Warning;
 
     // Looking.
     /// Nothing can ever make a region lost.

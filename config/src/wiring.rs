@@ -54,6 +54,8 @@ pub struct AgentWiring {
     pub state: PathBuf,
     /// Unix socket of the control API, at most 107 bytes.
     pub socket: PathBuf,
+    /// Folder of the operator's own runbooks.
+    pub runbooks: Option<PathBuf>,
 }
 
 /// The witnesses; how many must answer is policy.
@@ -144,6 +146,19 @@ pub struct DatabaseWiring {
     pub timeout: Duration,
     /// Where its member in each of the workload's regions listens.
     pub endpoints: BTreeMap<RegionName, HostPort>,
+    /// How the other regions' servers reach it, where that is not its endpoint.
+    pub replication: BTreeMap<RegionName, HostPort>,
+    /// The command that runs `lifeboat host` beside its member.
+    pub hosts: BTreeMap<RegionName, HostWiring>,
+}
+
+/// A command that runs `lifeboat host` on a database's host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostWiring {
+    /// Program and arguments, at least one; `{region}` and `{epoch}` are to be replaced.
+    pub command: Vec<String>,
+    /// How long one request may take.
+    pub timeout: Duration,
 }
 
 /// One probe.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ByRegion;
 use super::dns::DnsName;
 use super::probe::{Probe, Watch};
+use super::upkeep::{Host, Maintenance};
 use crate::form::{Cluster, FilePath, HostPort, HttpUrl, IpPort, Label};
 use crate::length::Length;
 
@@ -26,6 +27,10 @@ pub struct Workload {
     pub objectives: Objectives,
     /// When to act without a person.
     pub failover: Failover,
+    /// Times of each week in which nothing is done without a person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub maintenance: Vec<Maintenance>,
     /// STONITH, by region: a command that powers the region off or isolates it.
     #[serde(default, skip_serializing_if = "ByRegion::is_empty")]
     pub fence: ByRegion<Fence>,
@@ -72,6 +77,18 @@ pub enum Mode {
     Supervised,
 }
 
+/// Whether an old primary that returns is made a standby by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Rejoin {
+    /// As soon as it is back, once what only it has was salvaged.
+    #[default]
+    Automatic,
+    /// When a person orders it.
+    Ordered,
+}
+
 /// When to act without a person.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -97,6 +114,16 @@ pub struct Failover {
     #[serde(default = "hour")]
     #[schemars(extend("x-minimum" = "1s"))]
     pub approval_expires: Length,
+    /// How many different persons must approve, 1 or 2.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 2))]
+    pub approvals: usize,
+    /// How long the home region must have followed before a failback.
+    #[serde(default = "ten_minutes")]
+    pub hold_down: Length,
+    /// "automatic", or "ordered": whether an old primary that returns is made a standby without an order.
+    #[serde(default)]
+    pub rejoin: Rejoin,
     /// A sighting or a connectivity proof older than this is no evidence, from 100ms.
     #[serde(default = "half_minute")]
     #[schemars(extend("x-minimum" = "100ms"))]
@@ -153,6 +180,12 @@ pub struct Database {
     pub watch: Watch,
     /// Where its member in each region listens.
     pub endpoint: ByRegion<HostPort>,
+    /// How its members in the other regions reach the one in each region. Default: as `endpoint` says.
+    #[serde(default, skip_serializing_if = "ByRegion::is_empty")]
+    pub replication: ByRegion<HostPort>,
+    /// How `lifeboat host` is run beside its member in each region, to salvage it and make it a standby again.
+    #[serde(default, skip_serializing_if = "ByRegion::is_empty")]
+    pub host: ByRegion<Host>,
 }
 
 /// The kind of a database.
@@ -228,6 +261,10 @@ fn half_minute() -> Length {
 
 fn minute() -> Length {
     Length::seconds(60)
+}
+
+fn ten_minutes() -> Length {
+    Length::seconds(600)
 }
 
 fn hour() -> Length {

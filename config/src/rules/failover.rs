@@ -2,7 +2,7 @@
 
 use super::Review;
 use crate::document::LeaseKind;
-use crate::document::workload::{Failover, Mode, Workload};
+use crate::document::workload::{Failover, Mode, Rejoin, Workload};
 use crate::form::shown;
 use crate::length::Length;
 use crate::place::Place;
@@ -23,7 +23,47 @@ pub(super) fn check(review: &mut Review<'_, '_>, workload: &Workload, at: &Place
         check_automatic(review, workload, &here);
     }
     check_freshness(review, workload, at);
+    check_persons(review, failover, &here);
+    check_rejoin(review, workload, at);
     check_fences(review, workload, at);
+}
+
+/// Two persons must be found and woken, one after the other.
+fn check_persons(review: &mut Review<'_, '_>, failover: &Failover, here: &Place) {
+    const LEAST: Length = Length::seconds(120);
+    let expires = failover.approval_expires;
+    if failover.approvals > 1 && expires < LEAST {
+        let message = format!("a question that two persons must answer lapses after {expires}");
+        let help = format!("raise `approval_expires` to {LEAST} or more");
+        review.report(Rule::ApprovalHurried, &here.key("approval_expires"), message, help);
+    }
+}
+
+/// Only said when the operator counts on it: a rejoin is written, or some hosts can be reached.
+fn check_rejoin(review: &mut Review<'_, '_>, workload: &Workload, at: &Place) {
+    let rejoin = at.key("failover").key("rejoin");
+    let wanted = workload.failover.rejoin == Rejoin::Automatic && review.written(&rejoin);
+    let partly = workload.databases.iter().any(|d| !d.host.is_empty());
+    if !(wanted || partly) || !review.regions_known(workload) {
+        return;
+    }
+    for (n, database) in workload.databases.iter().enumerate() {
+        // A command for a region that is not the workload's is told of as that: it was meant for one of these.
+        if database.host.keys().any(|region| workload.regions().all(|r| r.as_str() != region)) {
+            continue;
+        }
+        let bare = workload.regions().filter(|r| !database.host.contains_key(r.as_str()));
+        let names: Vec<_> = bare.map(|r| format!("`{r}`")).collect();
+        if !names.is_empty() {
+            let message = format!(
+                "`{}` cannot be made a standby in {}: no command reaches its host there",
+                database.name,
+                names.join(" and ")
+            );
+            let help = "an old primary that returns is kept out, and left to a person. Add [workload.database.host.REGION]";
+            review.report(Rule::RejoinWithoutHost, &at.key("database").index(n), message, help);
+        }
+    }
 }
 
 /// One agent, so one vantage and no lease that could expire.
@@ -104,30 +144,38 @@ fn check_fences(review: &mut Review<'_, '_>, workload: &Workload, at: &Place) {
         }
     }
     for (region, fence) in &workload.fence {
-        let here = at.key("fence").key(region).key("command");
-        for (n, argument) in fence.command.iter().enumerate() {
-            for unknown in placeholders(argument).filter(|p| !PLACEHOLDERS.contains(p)) {
-                let help = match nearest(unknown, PLACEHOLDERS.into_iter()) {
-                    Some(near) => format!("did you mean {{{near}}}?"),
-                    None => "{region} and {epoch} are replaced".to_owned(),
-                };
-                let message = format!("`{{{}}}` is not replaced", shown(unknown));
-                review.report(Rule::UnknownPlaceholder, &here.index(n), message, help);
-            }
+        check_command(review, &fence.command, &at.key("fence").key(region).key("command"));
+    }
+    for (n, database) in workload.databases.iter().enumerate() {
+        for (region, host) in &database.host {
+            let here = at.key("database").index(n).key("host").key(region).key("command");
+            check_command(review, &host.command, &here);
         }
-        let program = fence.command.first().map_or("", String::as_str);
-        if !program.starts_with('/') {
-            let message = format!(
-                "`{}` is looked up in PATH, which differs between a shell and a service",
-                shown(program)
-            );
-            review.report(
-                Rule::ProgramWithoutPath,
-                &here.index(0),
-                message,
-                "write the full path of the program",
-            );
+    }
+}
+
+/// A command that the agent runs: only what it knows is replaced, and its program is found wherever it runs.
+fn check_command(review: &mut Review<'_, '_>, command: &[String], here: &Place) {
+    for (n, argument) in command.iter().enumerate() {
+        for unknown in placeholders(argument).filter(|p| !PLACEHOLDERS.contains(p)) {
+            let help = match nearest(unknown, PLACEHOLDERS.into_iter()) {
+                Some(near) => format!("did you mean {{{near}}}?"),
+                None => "{region} and {epoch} are replaced".to_owned(),
+            };
+            let message = format!("`{{{}}}` is not replaced", shown(unknown));
+            review.report(Rule::UnknownPlaceholder, &here.index(n), message, help);
         }
+    }
+    let program = command.first().map_or("", String::as_str);
+    if !program.starts_with('/') {
+        let message =
+            format!("`{}` is looked up in PATH, which differs between a shell and a service", shown(program));
+        review.report(
+            Rule::ProgramWithoutPath,
+            &here.index(0),
+            message,
+            "write the full path of the program",
+        );
     }
 }
 

@@ -98,6 +98,8 @@ fn mentioned<'w>(workload: &'w Workload, at: &Place) -> Vec<(&'w str, Place)> {
     let mut all = keys(&workload.fence, &at.key("fence"));
     for (n, database) in workload.databases.iter().enumerate() {
         all.extend(keys(&database.endpoint, &at.key("database").index(n).key("endpoint")));
+        all.extend(keys(&database.replication, &at.key("database").index(n).key("replication")));
+        all.extend(keys(&database.host, &at.key("database").index(n).key("host")));
     }
     for (n, name) in workload.names.iter().enumerate() {
         all.extend(keys(&name.common().target, &at.key("dns").index(n).key("target")));

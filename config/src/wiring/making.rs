@@ -11,14 +11,15 @@ use lifeboat_core::names::{
 };
 
 use super::{
-    AgentWiring, AuthorityWiring, CanaryWiring, DatabaseWiring, DnsQueryWiring, FenceWiring, HttpWiring,
-    LookWiring, NameWiring, ProbeWiring, RecordWiring, Rfc2136Wiring, ViaWiring, Wiring, WitnessWiring,
-    WorkloadWiring,
+    AgentWiring, AuthorityWiring, CanaryWiring, DatabaseWiring, DnsQueryWiring, FenceWiring, HostWiring,
+    HttpWiring, LookWiring, NameWiring, ProbeWiring, RecordWiring, Rfc2136Wiring, ViaWiring, Wiring,
+    WitnessWiring, WorkloadWiring,
 };
 use crate::document::Document;
 use crate::document::authority::Authority;
 use crate::document::dns;
 use crate::document::probe::{Probe, Watch};
+use crate::document::upkeep::Host;
 use crate::document::workload::{Canary, Database, Fence, Workload};
 use crate::form::{FilePath, IpPort};
 
@@ -58,6 +59,7 @@ impl Wiring {
                 region: RegionName::new(agent.region.as_str()),
                 state: agent.state.as_path().to_owned(),
                 socket: agent.socket_path(),
+                runbooks: file(agent.runbooks.as_ref()),
             },
             witnesses: WitnessWiring {
                 places: agent.witnesses.clone(),
@@ -128,7 +130,13 @@ fn database(database: &Database) -> DatabaseWiring {
         heartbeat: database.heartbeat,
         timeout: database.watch.timeout.0,
         endpoints: database.endpoint.iter().map(|(r, e)| (RegionName::new(r), e.clone())).collect(),
+        replication: database.replication.iter().map(|(r, e)| (RegionName::new(r), e.clone())).collect(),
+        hosts: database.host.iter().map(|(r, h)| (RegionName::new(r), host(h))).collect(),
     }
+}
+
+fn host(host: &Host) -> HostWiring {
+    HostWiring { command: host.command.clone(), timeout: host.timeout.0 }
 }
 
 fn probes(workload: &Workload) -> BTreeMap<ProbeName, ProbeWiring> {

@@ -86,7 +86,7 @@ fn commented_defaults_are_the_defaults() {
     let (mut live, mut count) = (String::new(), 0);
     for line in text.lines() {
         // Keys whose default is "none" or depends on the server show an example instead.
-        let example = ["socket", "body", "ca_file", "system_identifier", "expect"];
+        let example = ["socket", "runbooks", "body", "ca_file", "system_identifier", "expect"];
         let uncommented = line.strip_prefix("# ").filter(|rest| {
             let key = rest.split_once(" = ").map(|(key, _)| key);
             key.is_some_and(|key| {
