@@ -61,6 +61,8 @@ pub struct Run {
     pub past_return: bool,
     /// When the newest of its records was written.
     pub touched: Moment,
+    /// Since when it has not waited for a person: its deadline counts from then.
+    pub since: Moment,
     /// Why it is given up: what it did is being taken back, last first.
     pub back: Option<(Ending, Reason)>,
     /// The number of the newest attempt at taking each step back.
@@ -121,6 +123,8 @@ pub enum Progress {
         attempt: u32,
         /// When the next follows.
         until: Moment,
+        /// How it went; none when a person lets it go on.
+        fault: Option<Fault>,
     },
     /// It is taken back.
     Undone,
@@ -200,6 +204,7 @@ impl Run {
             fenced_at: None,
             past_return: false,
             touched: at,
+            since: at,
             back: None,
             undo_attempts: vec![0; steps],
             undo_spent: vec![0; steps],

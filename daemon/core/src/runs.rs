@@ -158,8 +158,8 @@ impl Deciding<'_> {
         let measured = self.measured(&from, &outcome);
         let manifest = self.counted(&outcome);
         let moved = matches!(outcome, Outcome::Succeeded(Output::Promoted { .. }));
-        if matches!(outcome, Outcome::Succeeded(Output::Rejoined { .. })) {
-            // What was seen of it before is what it was as a primary.
+        if matches!(outcome, Outcome::Succeeded(Output::Rejoined { .. } | Output::Lifted)) {
+            // What was seen of it before is what it was as a primary; or that it was closed, by us.
             self.workload.survey.forget(&self.workload.policy, &from);
         }
         self.write(Record::StepEnded {

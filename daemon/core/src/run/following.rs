@@ -73,15 +73,19 @@ impl Run {
         let step = &self.plan.steps[index];
         match &self.progress[index] {
             Progress::Undoing { .. } => Next::Busy,
+            // A fence that cannot be lifted because its region has died meanwhile keeps nobody from writing; a failover
+            // would prove it anew.
+            Progress::UndoPausing { fault: Some(fault), .. } | Progress::NotUndone { fault, .. }
+                if situation.old_primary == Verdict::Lost && fault.kind != FaultKind::Stale =>
+            {
+                let (step, region) = (step.name.clone(), self.plan.from.clone());
+                Next::End(Ending::Failed, Reason::UndoMoot { step, region, fault: fault.clone() })
+            }
             Progress::UndoPausing { until, .. } if situation.now < *until => Next::WaitUntil(*until),
             Progress::NotUndone { attempts, fault } => {
-                let (name, region, fault) = (step.name.clone(), self.plan.from.clone(), fault.clone());
-                // A fence that cannot be lifted because its region has died meanwhile keeps nobody from writing.
-                if situation.old_primary == Verdict::Lost && fault.kind == FaultKind::Unreachable {
-                    return Next::End(Ending::Failed, Reason::UndoMoot { step: name, region, fault });
-                }
-                let attempts = *attempts;
-                Next::Strand(name.clone(), Reason::StepFailed { step: name, attempts, fault })
+                let (name, attempts) = (step.name.clone(), *attempts);
+                let reason = Reason::StepFailed { step: name.clone(), attempts, fault: fault.clone() };
+                Next::Strand(name, reason)
             }
             _ => Next::Start { index, attempt: self.undo_attempts[index] + 1, undo: true },
         }
@@ -99,7 +103,7 @@ impl Run {
     /// A run that may still be taken back and takes longer than its page allows.
     fn overdue(&self, now: Moment) -> Option<Reason> {
         let deadline = self.plan.deadline.filter(|_| !self.past_return)?;
-        (now.since(self.opened) > deadline).then_some(Reason::DeadlinePassed { deadline })
+        (now.since(self.since) > deadline).then_some(Reason::DeadlinePassed { deadline })
     }
 
     fn automatic(&self) -> bool {

@@ -40,7 +40,10 @@ impl Run {
                 }
                 self.open_again();
             }
-            Record::Continued { .. } => self.open_again(),
+            Record::Continued { .. } => {
+                self.since = at;
+                self.open_again();
+            }
             Record::Reopened { step, .. } => self.apply_reopening(step),
             Record::RunOpened { .. }
             | Record::Stranded { .. }
@@ -61,8 +64,11 @@ impl Run {
             match self.progress[index] {
                 Progress::Done { .. } | Progress::Waived | Progress::Skipped | Progress::Undone => {}
                 Progress::Undoing { .. } | Progress::UndoPausing { .. } | Progress::NotUndone { .. } => {
-                    self.progress[index] =
-                        Progress::UndoPausing { attempt: self.undo_attempts[index], until: self.touched };
+                    self.progress[index] = Progress::UndoPausing {
+                        attempt: self.undo_attempts[index],
+                        until: self.touched,
+                        fault: None,
+                    };
                     self.undo_spent[index] = self.undo_attempts[index];
                 }
                 Progress::Waiting
@@ -95,6 +101,7 @@ impl Run {
         }
         self.question = None;
         self.assents.clear();
+        self.since = at;
         self.accepted.push(question.clone());
         if matches!(question, Question::FenceUnproven { .. })
             && let Some(index) = self.place(Deed::Fence)
@@ -155,7 +162,9 @@ impl Run {
         let Some(index) = self.index(step) else { return };
         self.progress[index] = match (outcome, retry_at) {
             (Outcome::Succeeded(_), _) => Progress::Undone,
-            (Outcome::Failed(_), Some(until)) => Progress::UndoPausing { attempt, until },
+            (Outcome::Failed(fault), Some(until)) => {
+                Progress::UndoPausing { attempt, until, fault: Some(fault.clone()) }
+            }
             (Outcome::Failed(fault), None) => {
                 Progress::NotUndone { attempts: attempt - self.undo_spent[index], fault: fault.clone() }
             }

@@ -248,8 +248,11 @@ async fn a_standby_that_does_not_catch_up_leaves_the_primary_open() {
     assert_eq!(endings(&records).last(), Some(&Ending::Undone), "{}", story(&records));
     assert_eq!(stage.effects(), [1, 0, 0, 0, 1], "{EFFECTS:?} {}", story(&records));
     assert!(!stage.scene.state().fenced);
+    // That the primary could not commit while it was closed is no reason to fail it over.
+    tokio::time::sleep(Duration::from_secs(120)).await;
     let status = agent.status().await;
     assert_eq!((status.primary, status.run.is_none()), ("east".into(), true));
+    assert_eq!(endings(&agent.records().await).len(), 2, "{}", story(&agent.records().await));
     agent.stopped().await.expect("it stops when told");
 }
 
@@ -274,5 +277,20 @@ async fn a_failback_is_refused_until_the_region_follows_and_has_proven_itself() 
     agent.until(Duration::from_secs(30), |s| over(Procedure::Failback, s)).await;
     let seen: BTreeSet<RegionName> = stage.scene.state().primaries.clone();
     assert_eq!(seen, ["east".into()].into());
+    agent.stopped().await.expect("it stops when told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_dies_while_it_is_closed_is_failed_over() {
+    let stage = Stage::new();
+    let agent = stage.prepare(Procedure::Switchover).await;
+    stage.scene.state().hangs_after.insert("catch-up", 1);
+    stage.begin(Procedure::Switchover, &agent).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    stage.scene.dies("east");
+    stage.scene.state().hangs_after.clear();
+    agent.until(Duration::from_secs(60), |s| over(Procedure::Failover, s)).await;
+    let records = agent.records().await;
+    assert_eq!(endings(&records), [Ending::Failed, Ending::Done], "{}", story(&records));
     agent.stopped().await.expect("it stops when told");
 }

@@ -29,6 +29,8 @@ pub(crate) struct State {
     /// The timeline of each region that was ever promoted; the first is 1.
     pub(crate) timelines: BTreeMap<RegionName, u32>,
     pub(crate) fenced: bool,
+    /// The primary that was fenced, while it is: it cannot commit.
+    pub(crate) closed: Option<RegionName>,
     pub(crate) names: BTreeSet<String>,
     pub(crate) heartbeat: Option<Moment>,
     pub(crate) newest_epoch: Epoch,
@@ -91,6 +93,7 @@ impl Scene {
         let mut state = self.state();
         state.dead.remove(&RegionName::new(region));
         state.fenced = false;
+        state.closed = None;
     }
 
     /// How often this effect really happened.
@@ -168,6 +171,9 @@ impl Probe for Stage {
             return Ok(Evidence::Answered);
         }
         let mut state = self.scene.state();
+        if ask.expect == Role::Primary && state.closed.as_ref() == Some(&self.region) {
+            return Err(Failure::new(FailureKind::CannotCommit, "pretended"));
+        }
         let database = if state.primaries.contains(&self.region) {
             let heartbeat = (ask.expect == Role::Primary).then_some(ask.at);
             state.heartbeat = heartbeat.or(state.heartbeat);
@@ -211,7 +217,12 @@ impl Database for Member {
 
     async fn ensure_fenced(&self, call: &Call) -> Result<FenceProof, Fault> {
         self.scene.begin("fence", call).await?;
-        self.scene.effect("fence", |state| !std::mem::replace(&mut state.fenced, true)).await;
+        let region = self.region.clone();
+        let fence = |state: &mut State| {
+            state.closed = Some(region);
+            !std::mem::replace(&mut state.fenced, true)
+        };
+        self.scene.effect("fence", fence).await;
         Ok(FenceProof::WriteRefused { sqlstate: "25006".to_owned(), sessions_ended: 1 })
     }
 
@@ -261,13 +272,25 @@ impl Database for Member {
 
     async fn ensure_closed(&self, call: &Call) -> Result<FenceProof, Fault> {
         self.scene.begin("close", call).await?;
-        self.scene.effect("fence", |state| !std::mem::replace(&mut state.fenced, true)).await;
+        let region = self.region.clone();
+        let fence = |state: &mut State| {
+            state.closed = Some(region);
+            !std::mem::replace(&mut state.fenced, true)
+        };
+        self.scene.effect("fence", fence).await;
         Ok(FenceProof::Closed { sqlstate: "25006".to_owned(), sessions_ended: 1, end: self.end() })
     }
 
     async fn ensure_open(&self, call: &Call) -> Result<(), Fault> {
         self.scene.begin("open", call).await?;
-        self.scene.effect("open", |state| std::mem::replace(&mut state.fenced, false)).await;
+        if self.scene.state().dead.contains(&self.region) {
+            return Err(Fault::new(FaultKind::Unreachable, "the region is dead"));
+        }
+        let open = |state: &mut State| {
+            state.closed = None;
+            std::mem::replace(&mut state.fenced, false)
+        };
+        self.scene.effect("open", open).await;
         Ok(())
     }
 
@@ -295,6 +318,7 @@ impl Database for Member {
         let region = self.region.clone();
         let rejoin = |state: &mut State| {
             state.fenced = false;
+            state.closed = None;
             state.primaries.remove(&region)
         };
         let changed = self.scene.effect("rejoin", rejoin).await;
