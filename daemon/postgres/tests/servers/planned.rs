@@ -397,3 +397,24 @@ async fn a_role_with_the_documented_grants_can_move() {
     west.ensure_writable(&call(9)).await.unwrap();
     assert_eq!(west.offer(&call(9), &"east".into()).await.unwrap().lineage.len(), 1);
 }
+
+/// Such a slot holds nothing any more, and no standby could ever use it again.
+#[tokio::test]
+async fn a_slot_that_has_lost_its_log_is_made_anew() {
+    let single = Single::start().await;
+    let east = single.server.member();
+    let slot = east.offer(&call(8), &"west".into()).await.unwrap().slot;
+    single.server.set("wal_keep_size", "0").await;
+    single.server.set("max_slot_wal_keep_size", "1").await;
+    let status = format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    let person = single.server.client().await;
+    until("the slot has lost its log", async || {
+        let write = "SELECT pg_logical_emit_message(true, '', ''), pg_switch_wal()";
+        person.execute(write, &[]).await.unwrap();
+        person.execute("CHECKPOINT", &[]).await.unwrap();
+        single.server.value(&status).await == "lost"
+    })
+    .await;
+    assert_eq!(east.offer(&call(8), &"west".into()).await.unwrap().slot, slot);
+    assert_eq!(single.server.value(&status).await, "reserved");
+}
