@@ -54,8 +54,23 @@ fn scratch() -> tempfile::TempDir {
 fn help_teaches() {
     let folder = scratch();
     for verb in [
-        "run", "check", "status", "plan", "failover", "approve", "pause", "resume", "history", "explain",
+        "run",
+        "check",
+        "status",
+        "plan",
+        "failover",
+        "approve",
+        "pause",
+        "resume",
+        "history",
+        "explain",
         "host",
+        "switchover",
+        "failback",
+        "rejoin",
+        "cancel",
+        "skip",
+        "abandon",
     ] {
         golden(&format!("help-{verb}"), &lifeboat(folder.path(), &[verb, "--help"]));
     }
@@ -72,6 +87,11 @@ fn without_an_agent_each_verb_says_so() {
         ("status", &["status", c][..]),
         ("plan", &["plan", "failover", "shop", c]),
         ("failover", &["failover", "shop", "--to", "west", c]),
+        ("switchover", &["switchover", "shop", "--to", "west", c]),
+        ("failback", &["failback", "shop", c]),
+        ("rejoin", &["rejoin", "shop", "--region", "east", c]),
+        ("cancel", &["cancel", "shop-e1", "--reason", "too late", c]),
+        ("skip", &["skip", "shop-e1", "verify", "--reason", "seen by hand", c]),
         ("approve", &["approve", "shop-e1", c]),
         ("pause", &["pause", "shop", "--reason", "work", "--for", "1h", c]),
         ("resume", &["resume", "shop", c]),
@@ -149,4 +169,30 @@ fn an_agent_whose_record_is_damaged_does_not_start() {
     assert!(said.contains("--- exit 1") && said.contains("cannot be used"), "{said}");
     let kept = std::fs::read(folder.path().join("state/journal.db")).unwrap();
     assert!(kept.starts_with(b"this is no journal"), "what was there was overwritten");
+}
+
+#[test]
+fn own_runbooks_are_judged_all_at_once() {
+    let folder = scratch();
+    let at = |name: &str| folder.path().join(name);
+    let pages = at("pages");
+    let example = std::fs::read_to_string(at("lifeboat.toml")).unwrap();
+    let written = format!("[agent]\nrunbooks = \"{}\"\n", pages.display());
+    std::fs::write(at("own.toml"), example.replace("[agent]\n", &written)).unwrap();
+    let c = "--config=own.toml";
+    golden("runbooks-no-folder", &lifeboat(folder.path(), &["check", c]));
+
+    std::fs::create_dir(&pages).unwrap();
+    let shipped = |name: &str| std::fs::read_to_string(workspace().join("runbooks").join(name)).unwrap();
+    std::fs::write(pages.join("home.toml"), shipped("failback.toml")).unwrap();
+    std::fs::write(pages.join("README.md"), "no page").unwrap();
+    golden("runbooks-sound", &lifeboat(folder.path(), &["check", c]));
+
+    std::fs::write(pages.join("again.toml"), shipped("failback.toml")).unwrap();
+    std::fs::write(pages.join("lost.toml"), shipped("failover.toml").replace("needs", "neds")).unwrap();
+    for verb in ["check", "run"] {
+        let said = lifeboat(folder.path(), &[verb, c]);
+        assert!(said.contains("--- exit 3"), "{said}");
+        golden(&format!("runbooks-broken-{verb}"), &said);
+    }
 }

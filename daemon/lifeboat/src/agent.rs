@@ -9,13 +9,13 @@ use lifeboat_core::{AgentName, Record, Stamped};
 use lifeboat_dns::Serving;
 use lifeboat_engine::clock::Clock;
 use lifeboat_engine::{Guard, Inbox, Parts, open_state};
-use lifeboat_runbooks::Runbooks;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api;
 use crate::failure::{Exit, Failure};
+use crate::pages;
 use crate::plug::{self, Plugged};
 
 /// How long the control API may take to finish what it is asked when the agent stops.
@@ -29,10 +29,7 @@ pub(crate) async fn live(config: Config) -> Result<(), Failure> {
     let Config { policy, wiring } = config;
     let state = &wiring.agent.state;
     let (journal, records) = open_state(state).map_err(|error| held(state, &error))?;
-    let runbooks = Runbooks::shipped().map_err(|flaws| {
-        let list: Vec<String> = flaws.iter().map(ToString::to_string).collect();
-        Failure::new(Exit::Config, format!("a shipped runbook is not sound: {}", list.join("; ")))
-    })?;
+    let runbooks = pages::in_force(wiring.agent.runbooks.as_deref())?;
     let clock = clock(&records);
     let guardian = Guardian::restore(policy.clone(), runbooks, env!("CARGO_PKG_VERSION"), &records);
     if let Some(reason) = guardian.misplaced().first() {

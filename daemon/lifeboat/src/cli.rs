@@ -83,10 +83,20 @@ enum Command {
     Plan(commands::plan::Plan),
     /// Move a workload whose primary region is lost; or let a stranded move go on.
     Failover(commands::failover::Failover),
+    /// Move a healthy workload to another region on purpose, losing nothing.
+    Switchover(commands::moving::Switchover),
+    /// Move a workload back to its home region, losing nothing.
+    Failback(commands::moving::Failback),
+    /// Make the databases of a region that returned standbys of the primary.
+    Rejoin(commands::moving::Rejoin),
     /// Answer the question that a run has asked.
     Approve(commands::approve::Approve),
     /// Give up a run that waits for a person, or is stranded.
     Abandon(commands::approve::Abandon),
+    /// Stop a run before its point of no return, and take back what it did.
+    Cancel(commands::steering::Cancel),
+    /// Let a stranded run go on without the step that failed.
+    Skip(commands::steering::Skip),
     /// Take no automatic action for a while.
     Pause(commands::pause::Pause),
     /// Act automatically again.
@@ -108,6 +118,11 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Status(status) => status.run(place),
         Command::Plan(plan) => plan.run(place),
         Command::Failover(failover) => failover.run(place),
+        Command::Switchover(switchover) => switchover.run(place),
+        Command::Failback(failback) => failback.run(place),
+        Command::Rejoin(rejoin) => rejoin.run(place),
+        Command::Cancel(cancel) => cancel.run(place),
+        Command::Skip(skip) => skip.run(place),
         Command::Approve(approve) => approve.run(place),
         Command::Abandon(abandon) => abandon.run(place),
         Command::Pause(pause) => pause.run(place),

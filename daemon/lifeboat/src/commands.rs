@@ -5,12 +5,15 @@ pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod explain;
 pub(crate) mod failover;
+pub(crate) mod following;
 pub(crate) mod history;
 pub(crate) mod host;
+pub(crate) mod moving;
 pub(crate) mod pause;
 pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod steering;
 
 use std::future::Future;
 use std::path::Path;

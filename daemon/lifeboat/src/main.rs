@@ -9,6 +9,7 @@ mod client;
 mod commands;
 mod failure;
 mod notices;
+mod pages;
 mod plug;
 mod summary;
 mod ui;

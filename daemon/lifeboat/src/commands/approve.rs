@@ -11,7 +11,7 @@ use crate::failure::{Exit, Failure};
 
 /// Answer the question that a run has asked.
 ///
-/// Without --accept-loss or --accept-unfenced it shows the question, its numbers and the command that accepts, and
+/// Without an --accept option it shows the question, its numbers and the command that accepts, and
 /// touches nothing (exit 5). What is accepted must be repeated exactly, so that nobody accepts a number unseen.
 #[derive(Debug, Args)]
 pub(crate) struct Approve {
@@ -23,6 +23,9 @@ pub(crate) struct Approve {
     /// Accept that the old primary in this region may still be taking writes.
     #[arg(long, value_name = "REGION")]
     accept_unfenced: Option<String>,
+    /// Accept that this step is done, where the runbook asks before it.
+    #[arg(long, value_name = "STEP", conflicts_with_all = ["accept_loss", "accept_unfenced"])]
+    accept_step: Option<String>,
     #[command(flatten)]
     person: Person,
 }
@@ -31,6 +34,7 @@ impl Approve {
     pub(crate) fn run(self, place: &Place) -> Result<Exit, Failure> {
         let loss = self.accept_loss.map(Acceptance::Loss);
         let accept = loss.or(self.accept_unfenced.map(Acceptance::Unfenced));
+        let accept = accept.or(self.accept_step.map(Acceptance::Step));
         let order = Order::Approve { run: RunId::new(self.run), accept, by: self.person.by };
         let client = Client::of(place)?;
         answered(talk(client.order(&order))?)

@@ -8,11 +8,12 @@ use lifeboat_config::Severity;
 use crate::cli::Place;
 use crate::commands::{load, report, talk};
 use crate::failure::{Exit, Failure};
+use crate::pages;
 use crate::ui;
 
 /// Say what is wrong with the configuration, all at once, each with its line, the rule it breaks and a hint.
 ///
-/// Without --environment only the document is read: no secret file needs to exist and nothing is contacted, so it can
+/// Without --environment only the document and your own runbooks are read: no secret file needs to exist and nothing is contacted, so it can
 /// run in CI. Exit 0 with warnings, 3 with errors.
 #[derive(Debug, Args)]
 pub(crate) struct Check {
@@ -25,6 +26,7 @@ impl Check {
     pub(crate) fn run(self, place: &Place) -> Result<Exit, Failure> {
         let loaded = load(&place.config)?;
         report(&loaded.warnings);
+        pages::in_force(loaded.config.wiring.agent.runbooks.as_deref())?;
         let warnings = loaded.warnings.count(Severity::Warning);
         let plural = if warnings == 1 { "warning" } else { "warnings" };
         ui::answer(&format!("{}: no errors, {warnings} {plural}", place.config.display()));
