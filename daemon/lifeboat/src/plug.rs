@@ -26,6 +26,7 @@ use lifeboat_dns::{
 use lifeboat_engine::clock::Clock;
 use lifeboat_engine::ports::{Names, Notify, Probe, Witness};
 use lifeboat_engine::{Post, World};
+use lifeboat_postgres::host::HostCommand;
 use lifeboat_postgres::{FenceCommand, Member, Options, Tls, slot_name};
 use lifeboat_probe::{
     CanaryOptions, HttpCanary, HttpMessenger, HttpOptions, HttpProbe, Kit, TcpProbe, TcpWitness,
@@ -138,8 +139,11 @@ fn member(
         heartbeat: database.heartbeat,
         system: database.system_identifier,
         fence: fence.map(|f| FenceCommand { argv: f.command.clone(), timeout: f.timeout }),
-        replication: None,
-        host_command: None,
+        replication: database.replication.get(region).map(|e| (e.host.clone(), e.port)),
+        host_command: database
+            .hosts
+            .get(region)
+            .map(|h| HostCommand { argv: h.command.clone(), timeout: h.timeout }),
         slots: database.endpoints.keys().map(slot_name).collect(),
     })
 }

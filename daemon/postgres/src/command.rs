@@ -10,8 +10,6 @@ use lifeboat_core::{Epoch, Fault, FaultKind, RegionName};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
-use crate::options::FenceCommand;
-
 /// Bytes kept of what the command says on standard error.
 const LONGEST_OUTPUT: u64 = 64 << 10;
 
@@ -25,10 +23,10 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The command's argv for a region and an epoch.
-pub(crate) fn argv(command: &FenceCommand, region: &RegionName, epoch: Epoch) -> Vec<String> {
+pub(crate) fn argv(written: &[String], region: &RegionName, epoch: Epoch) -> Vec<String> {
     let fill =
         |part: &String| part.replace("{region}", region.as_str()).replace("{epoch}", &epoch.to_string());
-    command.argv.iter().map(fill).collect()
+    written.iter().map(fill).collect()
 }
 
 /// Runs `argv` to its end, for at most `limit`.
@@ -120,9 +118,8 @@ mod tests {
 
     #[test]
     fn placeholders_are_filled_in() {
-        let argv_of = ["isolate", "{region}", "--epoch={epoch}"].map(str::to_owned).to_vec();
-        let command = FenceCommand { argv: argv_of, timeout: Duration::from_secs(1) };
-        let filled = argv(&command, &RegionName::new("east"), Epoch::new(7));
+        let written = ["isolate", "{region}", "--epoch={epoch}"].map(str::to_owned);
+        let filled = argv(&written, &RegionName::new("east"), Epoch::new(7));
         assert_eq!(filled, ["isolate", "east", "--epoch=7"]);
     }
 

@@ -80,7 +80,7 @@ impl Member {
             Err(_) => format!("not proven within {} ms", bound.as_millis()),
         };
         tracing::warn!(region = %self.options.region, reason = unproven, "not fenced over SQL, isolating the region");
-        let argv = command::argv(command, &self.options.region, call.epoch);
+        let argv = command::argv(&command.argv, &self.options.region, call.epoch);
         let spent = self.clock.now().since(begun) + CONTRADICTION;
         let limit = command.timeout.min(call.limit.saturating_sub(spent));
         let isolated = command::run(&argv, &self.options.region, call.epoch, limit).await;

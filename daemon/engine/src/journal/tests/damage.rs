@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use lifeboat_core::{Moment, Record, Stamped};
 
-use super::{Journal, JournalError};
+use crate::journal::{Journal, JournalError};
 
 /// Records of a few sizes, in appends of a few sizes, as they lie on disk when the agent is killed: what is not yet
 /// taken from the write-ahead file into the journal is still there.
