@@ -8,7 +8,7 @@ use lifeboat_runbooks::{Deed, Kind};
 use super::{Next, Progress, Run, Situation};
 use crate::order::Question;
 use crate::outcome::{Fault, FaultKind};
-use crate::plan::PlannedStep;
+use crate::plan::{Action, PlannedStep};
 use crate::policy::{Mode, WorkloadPolicy};
 use crate::reason::Reason;
 use crate::record::{Ending, Trigger};
@@ -69,25 +69,33 @@ impl Run {
         if forward.any(|progress| matches!(progress, Progress::Started { .. })) {
             return Next::Busy;
         }
-        let Some(index) = self.to_take_back().next() else { return Next::End(ending, reason.clone()) };
-        let step = &self.plan.steps[index];
-        match &self.progress[index] {
-            Progress::Undoing { .. } => Next::Busy,
-            // A fence that cannot be lifted because its region has died meanwhile keeps nobody from writing; a failover
-            // would prove it anew.
-            Progress::UndoPausing { fault: Some(fault), .. } | Progress::NotUndone { fault, .. }
-                if situation.old_primary == Verdict::Lost && fault.kind != FaultKind::Stale =>
-            {
-                let (step, region) = (step.name.clone(), self.plan.from.clone());
-                Next::End(Ending::Failed, Reason::UndoMoot { step, region, fault: fault.clone() })
-            }
-            Progress::UndoPausing { until, .. } if situation.now < *until => Next::WaitUntil(*until),
-            Progress::NotUndone { attempts, fault } => {
-                let (name, attempts) = (step.name.clone(), *attempts);
-                let reason = Reason::StepFailed { step: name.clone(), attempts, fault: fault.clone() };
-                Next::Strand(name, reason)
-            }
-            _ => Next::Start { index, attempt: self.undo_attempts[index] + 1, undo: true },
+        let mut moot = None;
+        for index in self.to_take_back() {
+            let step = &self.plan.steps[index];
+            let lifts = matches!(step.undo, Some(Action::Lift { .. }));
+            return match &self.progress[index] {
+                Progress::Undoing { .. } => Next::Busy,
+                // A fence that cannot be lifted because its region has died meanwhile keeps nobody from writing; a
+                // failover would prove it anew. What stands before it is taken back nevertheless.
+                Progress::UndoPausing { fault: Some(fault), .. } | Progress::NotUndone { fault, .. }
+                    if lifts && situation.old_primary == Verdict::Lost && fault.kind != FaultKind::Stale =>
+                {
+                    let (step, region) = (step.name.clone(), self.plan.from.clone());
+                    moot.get_or_insert(Reason::UndoMoot { step, region, fault: fault.clone() });
+                    continue;
+                }
+                Progress::UndoPausing { until, .. } if situation.now < *until => Next::WaitUntil(*until),
+                Progress::NotUndone { attempts, fault } => {
+                    let (name, attempts) = (step.name.clone(), *attempts);
+                    let reason = Reason::StepFailed { step: name.clone(), attempts, fault: fault.clone() };
+                    Next::Strand(name, reason)
+                }
+                _ => Next::Start { index, attempt: self.undo_attempts[index] + 1, undo: true },
+            };
+        }
+        match moot {
+            Some(moot) => Next::End(Ending::Failed, moot),
+            None => Next::End(ending, reason.clone()),
         }
     }
 
