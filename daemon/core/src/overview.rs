@@ -50,11 +50,19 @@ fn workload_status(gates: &Gates<'_>) -> WorkloadStatus {
         epoch: ledger.epoch,
         regions: regions.collect(),
         paused: pause,
+        maintenance: maintenance(gates),
+        kept_out: ledger.kept_out.clone(),
         run: run_status(&ledger.phase),
         conditions: gates.conditions(),
         rto: policy.objectives.rto,
         rpo: policy.objectives.rpo,
     }
+}
+
+fn maintenance(gates: &Gates<'_>) -> Option<Reason> {
+    let windows = gates.workload.policy.maintenance.iter();
+    let until = windows.filter_map(|window| window.open_until(gates.now)).max()?;
+    Some(Reason::MaintenanceUntil { until })
 }
 
 fn run_status(phase: &Phase) -> Option<RunStatus> {
@@ -66,6 +74,7 @@ fn run_status(phase: &Phase) -> Option<RunStatus> {
     let question = run.question.as_ref().map(|(question, _)| question.clone());
     Some(RunStatus {
         run: run.id().clone(),
+        kind: run.plan.kind,
         from: run.plan.from.clone(),
         to: run.plan.to.clone(),
         opened: run.opened,
@@ -73,6 +82,9 @@ fn run_status(phase: &Phase) -> Option<RunStatus> {
         answer: question.as_ref().map(|q| q.command(run.id())),
         question,
         stranded: stranded.cloned(),
+        assents: run.assents.clone(),
+        back: run.back.as_ref().map(|(_, reason)| reason.clone()),
+        past_return: run.past_return,
     })
 }
 

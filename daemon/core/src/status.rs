@@ -1,6 +1,6 @@
 //! What the guardian knows, said as values that a person or a program reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -85,6 +85,12 @@ pub struct WorkloadStatus {
     pub regions: BTreeMap<RegionName, RegionStatus>,
     /// Until when, by whom and why automatic action is paused.
     pub paused: Option<Reason>,
+    /// The maintenance window that is open.
+    #[serde(default)]
+    pub maintenance: Option<Reason>,
+    /// Regions that were fenced when they returned, and wait for a person to make them standbys.
+    #[serde(default)]
+    pub kept_out: BTreeSet<RegionName>,
     /// The run that is open.
     pub run: Option<RunStatus>,
     /// What an automatic failover would need, each with its numbers.
@@ -196,6 +202,8 @@ pub struct DatabaseStatus {
 pub struct RunStatus {
     /// Its name.
     pub run: RunId,
+    /// What it carries out.
+    pub kind: Kind,
     /// Where from.
     pub from: RegionName,
     /// Where to.
@@ -210,4 +218,13 @@ pub struct RunStatus {
     pub answer: Option<String>,
     /// Why it is stranded.
     pub stranded: Option<Reason>,
+    /// Who has accepted what it asks, while another person must, too.
+    #[serde(default)]
+    pub assents: Vec<String>,
+    /// Why it is being taken back.
+    #[serde(default)]
+    pub back: Option<Reason>,
+    /// Whether it is past its point of no return.
+    #[serde(default)]
+    pub past_return: bool,
 }

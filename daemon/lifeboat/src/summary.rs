@@ -1,8 +1,13 @@
 //! Runs as a whole, put together from their records.
 
-use lifeboat_core::loss::Loss;
+use std::collections::BTreeMap;
+
+use lifeboat_core::loss::{Loss, LossManifest};
+use lifeboat_core::outcome::{Rejoined, Salvage};
 use lifeboat_core::record::{Ending, Trigger};
-use lifeboat_core::{Epoch, Moment, Outcome, Record, RegionName, RunId, Stamped, StepName, WorkloadName};
+use lifeboat_core::{
+    DatabaseName, Epoch, Moment, Outcome, Output, Record, RegionName, RunId, Stamped, StepName, WorkloadName,
+};
 use serde::Serialize;
 
 /// One run.
@@ -17,11 +22,17 @@ pub(crate) struct RunSummary {
     pub(crate) trigger: Trigger,
     pub(crate) opened: Moment,
     pub(crate) ended: Option<Moment>,
-    /// `running`, `asking`, `stranded`, `done`, `failed`, `abandoned` or `lapsed`.
+    /// `running`, `asking`, `stranded`, `undoing`, `done`, `failed`, `undone`, `abandoned` or `lapsed`.
     pub(crate) state: &'static str,
     /// Why it is in that state.
     pub(crate) because: String,
     pub(crate) loss: Option<Loss>,
+    /// What exactly a promotion lost.
+    pub(crate) lost: Option<LossManifest>,
+    /// What was kept of a returned primary.
+    pub(crate) salvages: BTreeMap<DatabaseName, Salvage>,
+    /// How old primaries became standbys.
+    pub(crate) rejoins: BTreeMap<DatabaseName, Rejoined>,
     pub(crate) steps: Vec<StepSummary>,
 }
 
@@ -93,6 +104,9 @@ fn opened(stamped: &Stamped) -> Option<RunSummary> {
         state: "running",
         because: reason.to_string(),
         loss: None,
+        lost: None,
+        salvages: BTreeMap::new(),
+        rejoins: BTreeMap::new(),
         steps: steps.collect(),
     })
 }
@@ -100,17 +114,28 @@ fn opened(stamped: &Stamped) -> Option<RunSummary> {
 impl RunSummary {
     fn take(&mut self, stamped: &Stamped) {
         match &stamped.record {
-            Record::StepStarted { step, attempt, .. } => self.step(step, |s| {
+            Record::StepStarted { step, attempt, undo: false, .. } => self.step(step, |s| {
                 s.started.get_or_insert(stamped.at);
                 s.attempts = *attempt;
             }),
-            Record::StepEnded { step, outcome: Outcome::Succeeded(_), .. } => self.step(step, |s| {
-                s.ended = Some(stamped.at);
-                let took = s.started.map(|started| stamped.at.since(started));
-                s.ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-            }),
+            Record::StepEnded { undo: true, .. } => {}
+            Record::StepEnded { step, outcome: Outcome::Succeeded(output), .. } => {
+                match output {
+                    Output::Salvaged { salvages } => self.salvages.clone_from(salvages),
+                    Output::Rejoined { rejoins } => self.rejoins.clone_from(rejoins),
+                    _ => {}
+                }
+                self.step_ended(step, stamped.at);
+            }
+            Record::LossCounted { manifest, .. } => self.lost = Some(manifest.clone()),
+            Record::Unwinding { reason, .. } => self.turn("undoing", reason.to_string()),
+            Record::StepSkipped { by, step, .. } => self.turn("running", format!("{by} skipped {step}")),
+            Record::StepStarted { undo: true, .. } => {}
             Record::LossMeasured { loss, .. } => self.loss = Some(loss.clone()),
             Record::Asked { question, .. } => self.turn("asking", question.to_string()),
+            Record::Approved { by, remaining: 1.., .. } => {
+                self.turn("asking", format!("approved by {by}, another person must, too"));
+            }
             Record::Approved { by, .. } => self.turn("running", format!("approved by {by}")),
             Record::Stranded { reason, .. } => self.turn("stranded", reason.to_string()),
             Record::Continued { by, .. } => self.turn("running", format!("continued by {by}")),
@@ -133,6 +158,14 @@ impl RunSummary {
         if let Some(step) = self.steps.iter_mut().find(|step| step.step == *name) {
             change(step);
         }
+    }
+
+    fn step_ended(&mut self, name: &StepName, at: Moment) {
+        self.step(name, |step| {
+            step.ended = Some(at);
+            let took = step.started.map(|started| at.since(started));
+            step.ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        });
     }
 
     fn turn(&mut self, state: &'static str, because: String) {

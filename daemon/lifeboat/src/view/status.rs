@@ -2,8 +2,11 @@
 
 use std::fmt::Write;
 
+use lifeboat_core::plan::Kind;
 use lifeboat_core::sighting::DatabaseState;
-use lifeboat_core::status::{PhaseName, ProbeState, RegionStatus, Status, Verdict, WorkloadStatus};
+use lifeboat_core::status::{
+    PhaseName, ProbeState, RegionStatus, RunStatus, Status, Verdict, WorkloadStatus,
+};
 use lifeboat_core::time::length;
 use lifeboat_core::{RegionName, WorkloadName};
 
@@ -46,23 +49,54 @@ fn write_workload(page: &mut String, name: &WorkloadName, workload: &WorkloadSta
     for (region, seen) in &workload.regions {
         write_region(page, region, seen);
     }
-    if let Some(paused) = &workload.paused {
-        let _ = writeln!(page, "  {}", paint(Tone::Warn, &paused.to_string()));
+    for held in [&workload.paused, &workload.maintenance].into_iter().flatten() {
+        let _ = writeln!(page, "  {}", paint(Tone::Warn, &held.to_string()));
+    }
+    for region in &workload.kept_out {
+        let text = format!("{region} returned, is fenced and kept out: lifeboat runbook render rejoin");
+        let _ = writeln!(page, "  {}", paint(Tone::Bad, &text));
     }
     if let Some(run) = &workload.run {
         let step = run.step.as_ref().map_or_else(|| "at its end".to_owned(), |step| format!("at {step}"));
-        let _ =
-            writeln!(page, "  run {} from {} to {}, {step}, since {}", run.run, run.from, run.to, run.opened);
+        let _ = writeln!(
+            page,
+            "  run {}: {} from {} to {}, {step}, since {}",
+            run.run, run.kind, run.from, run.to, run.opened
+        );
+        if let Some(reason) = &run.back {
+            let _ = writeln!(page, "    {} {reason}", paint(Tone::Warn, "what it did is taken back:"));
+        }
         if let (Some(question), Some(answer)) = (&run.question, &run.answer) {
             let _ = writeln!(page, "    {} {question}", paint(Tone::Bad, "a person must decide:"));
             let _ = writeln!(page, "    to accept: {answer}");
+            if !run.assents.is_empty() {
+                let _ =
+                    writeln!(page, "    accepted by {}; another person must, too", run.assents.join(", "));
+            }
         }
         if let Some(reason) = &run.stranded {
             let _ = writeln!(page, "    {} {reason}", paint(Tone::Bad, "stranded:"));
-            let _ = writeln!(page, "    to let it go on: lifeboat failover {name} --to {}", run.to);
-            let _ = writeln!(page, "    to give it up:   lifeboat abandon {} --reason …", run.run);
+            write_ways_out(page, name, run);
         }
     }
+}
+
+/// What a person can do about a stranded run.
+fn write_ways_out(page: &mut String, workload: &WorkloadName, run: &RunStatus) {
+    let again = match run.kind {
+        Kind::Failover => format!("lifeboat failover {workload} --to {}", run.to),
+        Kind::Switchover => format!("lifeboat switchover {workload} --to {}", run.to),
+        Kind::Failback => format!("lifeboat failback {workload}"),
+        Kind::Rejoin => format!("lifeboat rejoin {workload} --region {}", run.from),
+    };
+    let _ = writeln!(page, "    to let it go on:    {again}");
+    if let Some(step) = &run.step {
+        let _ = writeln!(page, "    … without the step: lifeboat skip {} {step} --reason …", run.run);
+    }
+    if !run.past_return {
+        let _ = writeln!(page, "    to take it back:    lifeboat cancel {} --reason …", run.run);
+    }
+    let _ = writeln!(page, "    to give it up:      lifeboat abandon {} --reason …", run.run);
 }
 
 fn write_region(page: &mut String, region: &RegionName, seen: &RegionStatus) {
