@@ -72,6 +72,7 @@ fn each_step_is_told_twice_and_done_twice() {
         for step in case.steps() {
             let told = case.tried(vec![Trouble::ToldTwice { step: step.clone() }]);
             assert_eq!(told.begun, case.quiet.world.begun, "{}: {step}", case.name);
+            assert_eq!(told.written(), case.length(), "an outcome was taken twice{}", told.story());
             let done = case.tried(vec![Trouble::ActsTwice { step: step.clone() }]);
             assert_eq!(done.estate.changes, case.quiet.world.estate.changes, "{}: {step}", case.name);
         }

@@ -83,12 +83,12 @@ impl Estate {
         self.servers.iter().filter(|(_, s)| s.takes_writes()).map(|(region, _)| region).collect()
     }
 
-    /// A second of clients' work: writes are acknowledged, and reach the standby.
+    /// A second of clients' work: writes are acknowledged, and reach the standby a second later.
     pub(crate) fn work(&mut self) {
+        self.replicate();
         for server in self.servers.values_mut().filter(|s| s.takes_writes()) {
             server.log += 7;
         }
-        self.replicate();
     }
 
     fn replicate(&mut self) {
