@@ -51,6 +51,13 @@ timeout = "90s"
 retry = { attempts = 2, pause = "500ms" }
 
 [[step]]
+name = "tell-closed"
+title = "Tell"
+do = "notify"
+with = { text = "{from} is closed" }
+timeout = "10s"
+
+[[step]]
 name = "promote"
 title = "Promote"
 do = "promote"
@@ -193,6 +200,13 @@ needs = ["fenced"]
 gives = ["caught-up"]
 timeout = "10s"
 retry = { attempts = 3, pause = "100ms" }
+
+[[step]]
+name = "tell-closed"
+title = "Tell"
+do = "notify"
+with = { text = "{from} is closed" }
+timeout = "10s"
 
 [[step]]
 name = "promote"
