@@ -71,6 +71,7 @@ fn help_teaches() {
         "cancel",
         "skip",
         "abandon",
+        "runbook",
     ] {
         golden(&format!("help-{verb}"), &lifeboat(folder.path(), &[verb, "--help"]));
     }
@@ -195,4 +196,41 @@ fn own_runbooks_are_judged_all_at_once() {
         assert!(said.contains("--- exit 3"), "{said}");
         golden(&format!("runbooks-broken-{verb}"), &said);
     }
+}
+
+#[test]
+fn runbooks_are_listed_shown_and_checked() {
+    let folder = scratch();
+    let at = |name: &str| folder.path().join(name);
+    let c = "--config=lifeboat.toml";
+    golden("runbook-list", &lifeboat(folder.path(), &["runbook", "list", c]));
+    golden("runbook-list-json", &lifeboat(folder.path(), &["runbook", "list", "--json", c]));
+    golden("runbook-show", &lifeboat(folder.path(), &["runbook", "show", "failover", c]));
+    golden("runbook-show-unknown", &lifeboat(folder.path(), &["runbook", "show", "evacuate", c]));
+    golden("runbook-check", &lifeboat(folder.path(), &["runbook", "check", c]));
+
+    let shipped = |name: &str| std::fs::read_to_string(workspace().join("runbooks").join(name)).unwrap();
+    let failover = shipped("failover.toml");
+    std::fs::write(at("mine.toml"), &failover).unwrap();
+    let unfenced = failover.replace("needs = [\"fenced\"]", "needs = [\"loss\"]");
+    std::fs::write(at("unfenced.toml"), unfenced.replace("attempts = 5", "attempts = 0")).unwrap();
+    // Files are judged without a configuration.
+    golden(
+        "runbook-check-file",
+        &lifeboat(folder.path(), &["runbook", "check", "mine.toml", "--config=none"]),
+    );
+    let said = lifeboat(folder.path(), &["runbook", "check", "mine.toml", "unfenced.toml", "absent.toml"]);
+    assert!(said.contains("--- exit 3"), "{said}");
+    golden("runbook-check-broken", &said);
+
+    // A page of one's own stands in the place of the shipped one.
+    std::fs::create_dir(at("pages")).unwrap();
+    std::fs::write(at("pages/lost.toml"), failover.replace("primary region is lost", "east is gone"))
+        .unwrap();
+    let example = std::fs::read_to_string(at("lifeboat.toml")).unwrap();
+    let written = format!("[agent]\nrunbooks = \"{}\"\n", at("pages").display());
+    std::fs::write(at("own.toml"), example.replace("[agent]\n", &written)).unwrap();
+    golden("runbook-list-own", &lifeboat(folder.path(), &["runbook", "list", "--config=own.toml"]));
+    let shown = lifeboat(folder.path(), &["runbook", "show", "failover", "--config=own.toml"]);
+    assert!(shown.contains("Failover: the east is gone"), "{shown}");
 }

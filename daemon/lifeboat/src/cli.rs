@@ -105,6 +105,9 @@ enum Command {
     History(commands::history::History),
     /// Say why: what a run did and decided, or what keeps a workload from failing over.
     Explain(commands::explain::Explain),
+    /// List the procedures, show or check their pages, or write one down to be followed by hand.
+    #[command(subcommand)]
+    Runbook(commands::runbook::Runbook),
     Host(commands::host::Host),
 }
 
@@ -129,6 +132,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Resume(resume) => resume.run(place),
         Command::History(history) => history.run(place),
         Command::Explain(explain) => explain.run(place),
+        Command::Runbook(runbook) => runbook.run(place),
         Command::Host(host) => host.run(place),
     }
 }

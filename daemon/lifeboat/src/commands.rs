@@ -12,6 +12,7 @@ pub(crate) mod moving;
 pub(crate) mod pause;
 pub(crate) mod plan;
 pub(crate) mod run;
+pub(crate) mod runbook;
 pub(crate) mod status;
 pub(crate) mod steering;
 

@@ -3,4 +3,5 @@
 pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod plan;
+pub(crate) mod runbook;
 pub(crate) mod status;

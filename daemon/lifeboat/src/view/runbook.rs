@@ -1,0 +1,34 @@
+//! `lifeboat runbook`, for a person.
+
+use std::fmt::Write;
+
+use lifeboat_core::time::length;
+
+use crate::commands::runbook::list::Listed;
+use crate::ui::{Tone, paint};
+
+/// The pages in force.
+pub(crate) fn list(listed: &Listed) -> String {
+    let mut text = String::new();
+    for page in &listed.pages {
+        let from = page.file.as_ref().map_or("shipped".to_owned(), |file| file.display().to_string());
+        let _ = writeln!(text, "{:<12} {}", paint(Tone::Bold, &page.name), page.title);
+        let kind =
+            if page.name == page.kind.to_string() { String::new() } else { format!("{}, ", page.kind) };
+        let _ = writeln!(text, "    {kind}{from}");
+        let _ = match &page.last_run {
+            Some(run) => {
+                let took = run.ended.map_or("not ended".to_owned(), |ended| length(ended.since(run.opened)));
+                writeln!(text, "    last run {} as {}: {}, {took}", run.opened, run.run, run.state)
+            }
+            None if listed.record_read => writeln!(text, "    never ran here"),
+            None => Ok(()),
+        };
+    }
+    if !listed.record_read {
+        text.push_str(
+            "\nNo agent answers and there is no journal to read: when each last ran is not known.\n",
+        );
+    }
+    text
+}
