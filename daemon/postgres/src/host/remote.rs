@@ -28,7 +28,7 @@ const NOT_REACHED: i32 = 255;
 /// The command that leads to a database host, for example `ssh -oBatchMode=yes postgres@db-east lifeboat host`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostCommand {
-    /// Program and arguments, never a shell.
+    /// Program and arguments, never a shell. `{region}` and `{epoch}` are replaced in each of them.
     pub argv: Vec<String>,
     /// How long one act may take.
     pub timeout: Duration,
@@ -94,8 +94,10 @@ impl HostCommand {
     }
 
     fn start(&self, request: &Request) -> Result<Child, Fault> {
-        let (program, arguments) = self
-            .argv
+        let (region, epoch) = (request.region.as_str(), request.epoch.to_string());
+        let fill = |part: &String| part.replace("{region}", region).replace("{epoch}", &epoch);
+        let argv: Vec<String> = self.argv.iter().map(fill).collect();
+        let (program, arguments) = argv
             .split_first()
             .ok_or_else(|| Fault::new(FaultKind::Refused, "the command to the database host is empty"))?;
         let mut command = Command::new(program);
