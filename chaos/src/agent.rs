@@ -75,9 +75,16 @@ pub fn program(told: Option<&Path>, name: &str) -> Option<PathBuf> {
     this.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
-/// The text of `lifeboat.toml`.
+/// The text of `lifeboat.toml`. Without a `lifeboat` program there is no host section: then the regions' hosts
+/// cannot be asked to salvage, rewind or follow.
 #[must_use]
-pub fn config(lab: &Path, chaos: &Path, network: &Network, options: &AgentOptions) -> String {
+pub fn config(
+    lab: &Path,
+    chaos: &Path,
+    lifeboat: Option<&Path>,
+    network: &Network,
+    options: &AgentOptions,
+) -> String {
     let quoted = |text: &dyn std::fmt::Display| Value::from(text.to_string()).to_string();
     let witnesses: Vec<String> =
         (0..WITNESSES).map(|number| quoted(&network.path(From::Agent, To::Witness(number)))).collect();
@@ -116,7 +123,11 @@ pub fn config(lab: &Path, chaos: &Path, network: &Network, options: &AgentOption
             let _ = write!(text, "[workload.fence.{region}]\ncommand = {order}\ntimeout = \"20s\"\n\n");
         }
     }
-    text + &database(lab, network, pace) + &probes(network, pace) + &names(network)
+    text += &database(lab, network, pace);
+    if let Some(lifeboat) = lifeboat {
+        text += &hosts(lab, chaos, lifeboat, network);
+    }
+    text + &probes(network, pace) + &names(network)
 }
 
 fn database(lab: &Path, network: &Network, pace: &str) -> String {
@@ -128,6 +139,31 @@ fn database(lab: &Path, network: &Network, pace: &str) -> String {
         endpoint(Region::East),
         endpoint(Region::West)
     )
+}
+
+/// How the agent reaches `lifeboat host` in each region, and how each region's server reaches the other's.
+fn hosts(lab: &Path, chaos: &Path, lifeboat: &Path, network: &Network) -> String {
+    let mut text = String::new();
+    for region in Region::ALL {
+        let command = Value::from(host_command(lab, chaos, lifeboat, region));
+        // Writing to a String cannot fail.
+        let _ = write!(text, "[workload.database.host.{region}]\ncommand = {command}\ntimeout = \"5m\"\n\n");
+    }
+    let path = |region: Region| network.path(From::Region(region.other()), To::Postgres(region));
+    let (east, west) = (path(Region::East), path(Region::West));
+    text + &format!("[workload.database.replication]\neast = \"{east}\"\nwest = \"{west}\"\n\n")
+}
+
+/// The command by which `lifeboat host` runs on a region's host, with the configuration the lab wrote for it. The
+/// program must be one that PostgreSQL's user can run.
+#[must_use]
+pub fn host_command(lab: &Path, chaos: &Path, lifeboat: &Path, region: Region) -> Vec<String> {
+    let shown = |path: &Path| path.display().to_string();
+    let config = shown(&region.folder(lab).join("host.toml"));
+    let (chaos, lab, lifeboat) = (shown(chaos), shown(lab), shown(lifeboat));
+    let argv =
+        [&chaos, "host", "exec", "--lab", &lab, region.name(), "--", &lifeboat, "host", "--config", &config];
+    argv.map(str::to_owned).to_vec()
 }
 
 fn probes(network: &Network, pace: &str) -> String {
@@ -209,7 +245,13 @@ mod tests {
     #[test]
     fn the_configuration_names_paths_through_the_proxies_and_never_a_password() {
         let network = Network::claim().unwrap();
-        let text = config(Path::new("/lab"), Path::new("/bin/chaos"), &network, &AgentOptions::default());
+        let text = config(
+            Path::new("/lab"),
+            Path::new("/bin/chaos"),
+            Some(Path::new("/bin/lifeboat")),
+            &network,
+            &AgentOptions::default(),
+        );
         for region in Region::ALL {
             assert!(text.contains(&network.path(From::Agent, To::Postgres(region)).to_string()));
             assert!(text.contains(&network.path(From::Agent, To::Shop(region)).to_string()));
@@ -219,12 +261,17 @@ mod tests {
         assert!(text.contains(
             r#"command = ["/bin/chaos", "power", "off", "--lab", "/lab", "{region}", "--epoch", "{epoch}"]"#
         ));
+        assert!(text.contains(
+            r#"["/bin/chaos","host","exec","--lab","/lab","west","--","/bin/lifeboat","host","--config","/lab/west/host.toml"]"#
+        ));
+        let from_west = network.path(From::Region(Region::West), To::Postgres(Region::East));
+        assert!(text.contains(&format!("[workload.database.replication]\neast = \"{from_west}\"")));
         assert!(
             text.contains("interval = \"1s\"")
                 && text.contains("password_file = \"/lab/agent/orders.password\"")
         );
         let quiet = AgentOptions { policy: ProbePolicy::Defaults, power: false, ..AgentOptions::default() };
-        let text = config(Path::new("/lab"), Path::new("/bin/chaos"), &network, &quiet);
-        assert!(!text.contains("interval") && !text.contains("fence"));
+        let text = config(Path::new("/lab"), Path::new("/bin/chaos"), None, &network, &quiet);
+        assert!(!text.contains("interval") && !text.contains("fence") && !text.contains("host."));
     }
 }

@@ -16,7 +16,8 @@ impl Lab {
     /// # Errors
     /// When the file cannot be written.
     pub fn configure_agent(&self, options: &AgentOptions) -> Result<(), LabError> {
-        let text = agent::config(self.folder(), &self.chaos, &self.network, options);
+        let text =
+            agent::config(self.folder(), &self.chaos, self.lifeboat.as_deref(), &self.network, options);
         std::fs::write(self.config(), text).map_err(io("write lifeboat.toml"))
     }
 
