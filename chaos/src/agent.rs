@@ -47,6 +47,8 @@ pub struct AgentOptions {
     pub rpo: String,
     /// Whether the regions have a power controller as their fence.
     pub power: bool,
+    /// Further lines of `[workload.failover]`.
+    pub failover: String,
 }
 
 impl Default for AgentOptions {
@@ -57,6 +59,7 @@ impl Default for AgentOptions {
             rto: "1m".to_owned(),
             rpo: "30s".to_owned(),
             power: true,
+            failover: "hold_down = \"2s\"\n".to_owned(),
         }
     }
 }
@@ -105,13 +108,14 @@ pub fn config(
          [authority]\nzone = \"lab.test.\"\nlisten = [{listen}]\nnameservers = [\"ns.lab.test.\"]\n\n\
          [[authority.record]]\nname = \"ns.lab.test.\"\nkind = \"A\"\nvalues = [\"{ns}\"]\nttl = \"5m\"\n\n\
          [[workload]]\nname = \"{WORKLOAD}\"\nprimary = \"east\"\nstandbys = [\"west\"]\n\n\
-         [workload.objectives]\nrto = {rto}\nrpo = {rpo}\n\n[workload.failover]\nmode = \"{mode}\"\n\n",
+         [workload.objectives]\nrto = {rto}\nrpo = {rpo}\n\n[workload.failover]\nmode = \"{mode}\"\n{failover}\n",
         state = quoted(&lab.join("agent/state").display()),
         witnesses = witnesses.join(", "),
         listen = quoted(&authority),
         ns = authority.ip(),
         rto = quoted(&options.rto),
         rpo = quoted(&options.rpo),
+        failover = options.failover,
     );
     if options.power {
         for region in Region::ALL {

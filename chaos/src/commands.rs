@@ -7,6 +7,7 @@ mod demo;
 mod host;
 mod power;
 mod shop;
+mod switchover;
 mod undertaker;
 mod up;
 
@@ -35,6 +36,7 @@ Examples:
   chaos demo --sync           the same with a synchronous standby: nothing acknowledged may be lost
   chaos demo --runs 5 --json  five times, the numbers alone
   chaos demo --freeze         the region hangs instead of dying
+  chaos switchover --runs 5   planned moves alone, there and back, under a thousand writes a second
   chaos up                    a lab to play with, until Ctrl-C
 
 Exit codes:
@@ -43,6 +45,7 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 enum Verb {
     Demo(demo::Demo),
+    Switchover(switchover::Switchover),
     Up(up::Up),
     Power(power::Power),
     Host(host::Host),
@@ -91,6 +94,7 @@ async fn run(verb: Verb) -> anyhow::Result<u8> {
 async fn perform(verb: Verb) -> anyhow::Result<u8> {
     match verb {
         Verb::Demo(demo) => Box::pin(demo.run()).await,
+        Verb::Switchover(switchover) => Box::pin(switchover.run()).await,
         Verb::Up(up) => Box::pin(up.run()).await,
         Verb::Power(power) => power.run(),
         Verb::Host(host) => host.run().await,

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** it shows the values of `report.json` and computes none of its own.
 
+mod moves;
 mod picture;
 
 use std::fmt::Write;
@@ -68,6 +69,7 @@ pub fn page(report: &Report) -> String {
         picture::draw(run)
     );
     body += &phases(run);
+    body += &moves::sections(report);
     if failover.runs.len() > 1 {
         body += &runs(&failover.runs, failover.sync);
     }

@@ -5,6 +5,7 @@
 
 mod agent;
 mod hosts;
+pub mod moves;
 mod regions;
 
 use std::collections::BTreeMap;

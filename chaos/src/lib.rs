@@ -29,6 +29,7 @@ pub mod witness;
 
 pub use agent::{AgentOptions, ProbePolicy};
 pub use canary::{Canary, CanaryOptions};
+pub use lab::moves::Planned;
 pub use lab::{Lab, LabError, LabOptions};
 pub use load::{Load, LoadOptions};
 pub use proxy::Fault;

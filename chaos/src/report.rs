@@ -2,19 +2,28 @@
 //!
 //! **Invariant:** fields are only added; the meaning of one never changes.
 
+pub mod moves;
+
 use serde::Serialize;
 
+use self::moves::{Aftermath, Failback, Move, Switchover};
 use crate::canary::Ledger;
 use crate::region::Region;
 use crate::timeline::{Phase, Reached, Timeline};
 
-/// The whole file. Later work adds siblings of `failover`.
+/// The whole file.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Raised when the meaning of a field changes.
     pub version: u32,
     /// The failover.
     pub failover: Failover,
+    /// The lost region's return, and the move home.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failback: Option<Failback>,
+    /// A planned move away from home.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switchover: Option<Switchover>,
 }
 
 /// What the failover held. With several runs: that of the run with the median time, lost writes of all.
@@ -210,7 +219,24 @@ impl Report {
         });
         let shown = middle.clone();
         let runs = if runs.len() > 1 { runs } else { Vec::new() };
-        Some(Report { version: 1, failover: Failover { shown, ok, sync, runs, median } })
+        let failover = Failover { shown, ok, sync, runs, median };
+        Some(Report { version: 1, failover, failback: None, switchover: None })
+    }
+
+    /// The same with what came after each failover.
+    #[must_use]
+    pub fn with(self, after: &[Aftermath]) -> Report {
+        let switchovers: Vec<&Move> = after.iter().map(|run| &run.switchover).collect();
+        let failback = Failback::of(&after.iter().collect::<Vec<_>>());
+        Report { failback, switchover: Switchover::of(&switchovers), ..self }
+    }
+
+    /// Whether all of it held what was promised.
+    #[must_use]
+    pub fn ok(&self) -> bool {
+        self.failover.ok
+            && self.failback.as_ref().is_none_or(|failback| failback.ok)
+            && self.switchover.as_ref().is_none_or(|switchover| switchover.ok)
     }
 }
 

@@ -8,7 +8,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-/// The moments of a failover that people look for, in the order in which they come.
+/// The moments of a run that people look for, in the order in which they come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Milestone {
@@ -18,6 +18,10 @@ pub enum Milestone {
     Measured,
     /// The old primary is proven to accept no more writes.
     Fenced,
+    /// The standby has replayed all that the closed primary ever wrote.
+    CaughtUp,
+    /// What only a returned primary has is kept.
+    Salvaged,
     /// The standby is a primary.
     Promoted,
     /// It commits.
@@ -26,6 +30,10 @@ pub enum Milestone {
     Switched,
     /// Name servers and lifeboat's own client agree.
     Verified,
+    /// The old primary is a standby.
+    Rejoined,
+    /// It replays what the new primary commits.
+    Replicating,
     /// The run is over and well.
     Ended,
 }
@@ -38,10 +46,14 @@ impl Milestone {
             Milestone::Detected => "detected",
             Milestone::Measured => "loss measured",
             Milestone::Fenced => "fenced",
+            Milestone::CaughtUp => "caught up",
+            Milestone::Salvaged => "salvaged",
             Milestone::Promoted => "promoted",
             Milestone::Serving => "serving",
             Milestone::Switched => "DNS moved",
             Milestone::Verified => "verified",
+            Milestone::Rejoined => "rejoined",
+            Milestone::Replicating => "replicating",
             Milestone::Ended => "run ended",
         }
     }
@@ -50,10 +62,14 @@ impl Milestone {
         Some(match step {
             "measure-loss" => Milestone::Measured,
             "fence" => Milestone::Fenced,
+            "catch-up" => Milestone::CaughtUp,
+            "salvage" => Milestone::Salvaged,
             "promote" => Milestone::Promoted,
             "await-serving" => Milestone::Serving,
             "switch-dns" => Milestone::Switched,
             "verify" => Milestone::Verified,
+            "rejoin" => Milestone::Rejoined,
+            "await-replication" => Milestone::Replicating,
             _ => return None,
         })
     }
@@ -140,6 +156,12 @@ impl Timeline {
         if let Some(milestone) = milestone {
             self.reached.push(Reached { milestone, at_ms });
         }
+    }
+
+    /// Whether the run is over, or stands still until a person acts.
+    #[must_use]
+    pub fn over(&self) -> bool {
+        self.at(Milestone::Ended).is_some() || self.stuck.is_some()
     }
 
     /// When a milestone was reached, in milliseconds since the Unix epoch.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use lifeboat_chaos::html::{counted, spoken};
+use lifeboat_chaos::report::moves::Median;
 use lifeboat_chaos::report::{Report, Run};
 
 /// One line of result.
@@ -194,6 +195,26 @@ impl Stage {
             "  median RTO {}, longest {}; {} writes lost in all",
             spoken(median.rto_held_ms),
             spoken(median.worst_rto_held_ms),
+            counted(median.lost_writes)
+        ));
+        if let Some((failback, switchover)) = report.failback.as_ref().zip(report.switchover.as_ref()) {
+            self.median("failback", failback.median.as_ref());
+            self.median("switchover", switchover.median.as_ref());
+        }
+    }
+
+    /// What several planned moves held.
+    pub(crate) fn median(&self, what: &str, median: Option<&Median>) {
+        let Some(median) = median else { return };
+        let never = |ms| if ms == u64::MAX { "never".to_owned() } else { spoken(ms) };
+        let rejoin =
+            median.rejoin_ms.zip(median.worst_rejoin_ms).map_or_else(String::new, |(middle, worst)| {
+                format!("; streaming again after {}, longest {}", never(middle), never(worst))
+            });
+        self.say(&format!(
+            "  median {what} gap {}, longest {}; {} writes lost in all{rejoin}",
+            never(median.write_gap_ms),
+            never(median.worst_write_gap_ms),
             counted(median.lost_writes)
         ));
     }

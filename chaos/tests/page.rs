@@ -4,6 +4,7 @@
 use lifeboat_chaos::Region;
 use lifeboat_chaos::canary::{Acknowledged, Failed, Failure, Ledger, Way};
 use lifeboat_chaos::html;
+use lifeboat_chaos::report::moves::{Aftermath, Move, Return};
 use lifeboat_chaos::report::{Evidence, Report, Run};
 use lifeboat_chaos::timeline::{Milestone, Reached, Timeline};
 
@@ -62,9 +63,35 @@ fn run(shift: u64) -> Run {
     })
 }
 
+fn after(gap: u64) -> Aftermath {
+    let reached = |milestone, ms| Reached { milestone, at_ms: LOST + ms };
+    let back = Return {
+        rejoin: Some("rewind".to_owned()),
+        rejoin_ms: Some(2_900),
+        salvaged_rows: 36,
+        isolated_writes: 25,
+        isolated_salvaged: 25,
+        lost_before: 11,
+        lost_salvaged: 11,
+        back_ms: LOST,
+        milestones: vec![reached(Milestone::Salvaged, 800), reached(Milestone::Rejoined, 2_800)],
+        ..Return::default()
+    };
+    let moved = Move {
+        write_gap_ms: Some(gap),
+        acknowledged_writes: 2_100,
+        writes_a_second: 998,
+        began_ms: LOST,
+        milestones: vec![reached(Milestone::Fenced, 90), reached(Milestone::CaughtUp, 95)],
+        ..Move::default()
+    };
+    Aftermath { back, failback: moved.clone(), switchover: moved }
+}
+
 #[test]
 fn the_page_is_one_file_and_says_the_numbers() {
     let report = Report::of(vec![run(100), run(0), run(300)], false).expect("there are runs");
+    let report = report.with(&[after(640), after(720), after(810)]);
     let page = html::page(&report);
     std::fs::write(concat!(env!("CARGO_TARGET_TMPDIR"), "/report.html"), &page)
         .expect("the folder is cargo's");
@@ -72,9 +99,17 @@ fn the_page_is_one_file_and_says_the_numbers() {
     for loaded in ["http://", "https://", "src=", "<link", "@import", "url("] {
         assert!(!page.contains(loaded), "{loaded}");
     }
-    for said in
-        ["3.22 s", "of 690 acknowledged", "objective 1 min", "first write on west", "DNS moved", "Each run"]
-    {
+    for said in [
+        "3.22 s",
+        "of 690 acknowledged",
+        "objective 1 min",
+        "first write on west",
+        "DNS moved",
+        "Each run",
+        "2.90 s after its network was back, by rewind",
+        "25 of those orders and 11 of the 11",
+        "median gap 720 ms, longest 810 ms, 0 lost",
+    ] {
         assert!(page.contains(said), "{said}");
     }
     for element in ["svg", "table", "section", "main", "header", "text", "div"] {

@@ -1,13 +1,16 @@
 //! `chaos demo`: the show.
 
+pub(crate) mod aftermath;
 mod watch;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use lifeboat_chaos::agent::WORKLOAD;
 use lifeboat_chaos::postgres::Setup;
+use lifeboat_chaos::report::moves::Aftermath;
 use lifeboat_chaos::report::{Evidence, Report, Run};
 use lifeboat_chaos::{AgentOptions, Canary, Lab, LabOptions, Region, html, process};
 use serde_json::Value;
@@ -19,14 +22,17 @@ const OBJECTIVES: (u64, u64) = (60_000, 30_000);
 /// How much is written before the loss.
 const WARM_UP: (usize, Duration) = (300, Duration::from_secs(4));
 
-/// Loses the primary region and shows how it is survived.
+/// Loses the primary region, shows how it is survived, and brings the workload home.
 ///
 /// Starts two regions on this machine's loopback: PostgreSQL with a streaming standby, a shop in each region, the
 /// lifeboat agent with its DNS authority, and a client that writes an order every 10 ms. Then every process of the
 /// region "east" is killed (kill -9), and the clock runs until the client's first order is taken by "west".
 ///
+/// Then east returns, with an old primary that still believes in itself and has orders that nobody else has: they are
+/// salvaged, and it becomes a standby. Under a thousand writes a second the workload goes home, and away once more.
+///
 /// Exits 0 when the workload was recovered within its objectives (with --sync: and no acknowledged write was
-/// lost), 7 when it was not, 1 when the lab could not be built. Needs PostgreSQL 15 or newer (Debian: postgresql)
+/// lost), every order that only east had was salvaged, and the planned moves lost nothing; 7 when not, 1 when the lab could not be built. Needs PostgreSQL 15 or newer (Debian: postgresql)
 /// and the lifeboat program beside this one. As root, PostgreSQL runs as the user postgres.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Demo {
@@ -39,6 +45,15 @@ pub(crate) struct Demo {
     /// Leave the standby's wal_retrieve_retry_interval at PostgreSQL's default of 5 s instead of 100 ms.
     #[arg(long)]
     stall: bool,
+    /// End after the failover: no return, no planned moves.
+    #[arg(long)]
+    failover_only: bool,
+    /// Writes a second during the planned moves.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    rate: u32,
+    /// Megabytes of rows beside the shop's.
+    #[arg(long, default_value_t = 150, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    ballast: u32,
     /// How many times, each in a lab of its own.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     runs: u16,
@@ -59,17 +74,16 @@ pub(crate) struct Demo {
 impl Demo {
     pub(crate) async fn run(self) -> anyhow::Result<u8> {
         let mut stage = Stage::new(self.json);
-        let mut runs = Vec::new();
+        let (mut runs, mut after) = (Vec::new(), Vec::new());
         for number in 1..=self.runs {
             if self.runs > 1 {
                 stage.say(&stage.paint(Tone::Strong, &format!("run {number} of {}", self.runs)));
             }
-            let run = self.once(&mut stage).await?;
-            stage.verdict(&run, run.ok(self.sync));
-            stage.say("");
+            let (run, aftermath) = self.once(&mut stage).await?;
             runs.push(run);
+            after.extend(aftermath);
         }
-        let report = Report::of(runs, self.sync).context("there was no run")?;
+        let report = Report::of(runs, self.sync).context("there was no run")?.with(&after);
         stage.runs(&report);
         let text = write(&self.out, &report)?;
         let place = self.out.display();
@@ -77,18 +91,35 @@ impl Demo {
         if self.json {
             crate::ui::line(&text);
         }
-        Ok(if report.failover.ok { 0 } else { 7 })
+        Ok(if report.ok() { 0 } else { 7 })
     }
 
-    async fn once(&self, stage: &mut Stage) -> anyhow::Result<Run> {
+    async fn once(&self, stage: &mut Stage) -> anyhow::Result<(Run, Option<Aftermath>)> {
         let lab = self.build(stage).await?;
         let canary = lab.canary("order");
-        let result = self.lose(stage, &lab, canary).await;
+        let result = self.acts(stage, &lab, canary).await;
         stage.still();
         if self.keep {
             stage.say(&format!("  the lab is kept in {}", lab.folder().display()));
         }
         result
+    }
+
+    /// The loss, and what comes after it; nothing does when nobody was served again.
+    async fn acts(
+        &self,
+        stage: &mut Stage,
+        lab: &Lab,
+        canary: Canary,
+    ) -> anyhow::Result<(Run, Option<Aftermath>)> {
+        let (run, lost) = self.lose(stage, lab, canary).await?;
+        stage.verdict(&run, run.ok(self.sync));
+        stage.say("");
+        if self.failover_only || run.rto_held_ms.is_none() || run.stuck.is_some() {
+            return Ok((run, None));
+        }
+        let after = aftermath::show(stage, lab, &lost, self.rate).await?;
+        Ok((run, Some(after)))
     }
 
     async fn build(&self, stage: &mut Stage) -> anyhow::Result<Lab> {
@@ -98,7 +129,7 @@ impl Demo {
             lifeboat: self.lifeboat.clone(),
             chaos: None,
             keep: self.keep,
-            ballast_mb: 0,
+            ballast_mb: self.ballast,
         };
         // What was told last is what is going on now; it is done when the next is told.
         let now = std::cell::RefCell::new((String::from("laying out addresses and folders"), Instant::now()));
@@ -113,7 +144,13 @@ impl Demo {
         Ok(lab)
     }
 
-    async fn lose(&self, stage: &mut Stage, lab: &Lab, canary: Canary) -> anyhow::Result<Run> {
+    /// The failover, and the acknowledged orders that it lost.
+    async fn lose(
+        &self,
+        stage: &mut Stage,
+        lab: &Lab,
+        canary: Canary,
+    ) -> anyhow::Result<(Run, HashSet<String>)> {
         let began = Instant::now();
         let reference = lab.reference(Region::East).await?;
         lab.until_status("lifeboat does not say that all is well", Duration::from_secs(60), well).await?;
@@ -144,7 +181,9 @@ impl Demo {
         let ledger = canary.stop().await;
         let survived = lab.orders(Region::West).await.unwrap_or_default();
         let reference_intact = lab.reference(Region::West).await.is_ok_and(|digest| digest == reference);
-        Ok(Run::judge(&Evidence {
+        let of_east = ledger.acknowledged.iter().filter(|order| order.region == Region::East);
+        let lost = of_east.map(|order| order.id.clone()).filter(|id| !survived.contains(id)).collect();
+        let run = Run::judge(&Evidence {
             lost_ms,
             lost: Region::East,
             ledger: &ledger,
@@ -152,7 +191,8 @@ impl Demo {
             timeline: &timeline,
             reference_intact,
             objectives: OBJECTIVES,
-        }))
+        });
+        Ok((run, lost))
     }
 }
 
@@ -163,7 +203,7 @@ fn part_of_a_second() -> Duration {
 }
 
 /// Whether lifeboat sees all as it should be: guarding, connected, east healthy, west's database streaming.
-fn well(status: &Value) -> bool {
+pub(crate) fn well(status: &Value) -> bool {
     let shop = &status["workloads"][WORKLOAD];
     shop["phase"] == "guarding"
         && status["connectivity"]["proven"] == true

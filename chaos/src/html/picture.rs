@@ -175,10 +175,10 @@ fn labels(svg: &mut String, scale: &Scale, run: &Run) {
         let (anchor, beside) = if x > RIGHT - 190.0 { ("end", x - 8.0) } else { ("start", x + 8.0) };
         let color = match reached.milestone {
             Milestone::Detected => "detect",
-            Milestone::Measured | Milestone::Fenced => "fence",
+            Milestone::Measured | Milestone::Fenced | Milestone::CaughtUp | Milestone::Salvaged => "fence",
             Milestone::Promoted | Milestone::Serving => "promote",
             Milestone::Switched => "switch",
-            Milestone::Verified | Milestone::Ended => "verify",
+            Milestone::Verified | Milestone::Rejoined | Milestone::Replicating | Milestone::Ended => "verify",
         };
         let _ = write!(
             svg,

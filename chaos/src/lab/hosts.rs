@@ -9,6 +9,7 @@ use crate::host::{self, HostError, Order};
 use crate::postgres::{AGENT_USER, REPLICA_USER};
 use crate::power;
 use crate::process::{self, Owner, tethered};
+use crate::proxy::Fault;
 use crate::region::{Region, To};
 
 impl Lab {
@@ -102,8 +103,21 @@ impl Lab {
     /// # Errors
     /// When something does not come up.
     pub async fn bring_back(&self, region: Region) -> Result<(), LabError> {
+        self.power_cycle(region).await?;
+        self.to_region(region, Fault::None);
+        Ok(())
+    }
+
+    /// The same without its network: it runs, and nobody reaches it but [`Lab::write_isolated`].
+    ///
+    /// # Errors
+    /// As [`Lab::bring_back`].
+    pub async fn power_cycle(&self, region: Region) -> Result<(), LabError> {
+        self.to_region(region, Fault::Refuse);
         process::kill_within(&region.folder(self.folder()))?;
         power::on(self.folder(), region)?;
-        self.restart(region).await
+        self.boot(region).await?;
+        self.start_postgres(region).await?;
+        self.start_shop(region).await
     }
 }

@@ -50,8 +50,7 @@ pub(super) async fn until_served(
             None => format!("{}.{} s without service", since / 1000, since % 1000 / 100),
             Some(_) => "clients are served again".to_owned(),
         });
-        let over = timeline.at(Milestone::Ended).is_some() || timeline.stuck.is_some();
-        if since > patience_ms || over && first.is_some_and(|at| now_ms() > at + AFTERWARDS_MS) {
+        if since > patience_ms || timeline.over() && first.is_some_and(|at| now_ms() > at + AFTERWARDS_MS) {
             return on_record(lab, timeline).await;
         }
         tokio::time::sleep(LOOK).await;
@@ -79,7 +78,7 @@ impl Shown {
             news.push((order.ended_ms, Tone::Soft, "first order fails", "clients notice".to_owned()));
         }
         for reached in timeline.reached.iter().skip(self.milestones) {
-            let detail = detail(reached.milestone, lab);
+            let detail = detail(reached.milestone, lab, Region::East);
             news.push((reached.at_ms, Tone::Deed, reached.milestone.title(), detail));
         }
         self.milestones = timeline.reached.len().max(self.milestones);
@@ -106,15 +105,21 @@ impl Shown {
     }
 }
 
-fn detail(milestone: Milestone, lab: &Lab) -> String {
+/// What a milestone means when `old` is the region that was the primary.
+pub(super) fn detail(milestone: Milestone, lab: &Lab, old: Region) -> String {
+    let new = old.other();
     match milestone {
-        Milestone::Detected => "lifeboat takes east as lost, and can prove its own network".to_owned(),
+        Milestone::Detected => format!("lifeboat takes {old} as lost, and can prove its own network"),
         Milestone::Measured => "how much the standby is behind is known before anything moves".to_owned(),
-        Milestone::Fenced => "east is powered off, and proven to take no more writes".to_owned(),
-        Milestone::Promoted => "west's database is the primary".to_owned(),
-        Milestone::Serving => "it commits, and west's shop answers".to_owned(),
-        Milestone::Switched => format!("{SHOP_NAME} → {}", lab.network().host(Region::West)),
+        Milestone::Fenced => format!("{old} is powered off, and proven to take no more writes"),
+        Milestone::CaughtUp => format!("{new} has replayed all that {old} ever wrote"),
+        Milestone::Salvaged => format!("what only {old} has is kept in files"),
+        Milestone::Promoted => format!("{new}'s database is the primary"),
+        Milestone::Serving => format!("it commits, and {new}'s shop answers"),
+        Milestone::Switched => format!("{SHOP_NAME} → {}", lab.network().host(new)),
         Milestone::Verified => "name servers and lifeboat's own client agree".to_owned(),
+        Milestone::Rejoined => format!("{old}'s database is a standby of {new}"),
+        Milestone::Replicating => "it replays what the primary commits".to_owned(),
         Milestone::Ended => "on record, with its report".to_owned(),
     }
 }
