@@ -1,5 +1,8 @@
 //! Tests of the whole: what they share. The tests themselves are in `tests/`.
 
+pub mod commits;
+pub mod scene;
+
 use std::path::{Path, PathBuf};
 
 /// The folder of the workspace.

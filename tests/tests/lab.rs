@@ -3,110 +3,13 @@
 //! Each test builds a lab of its own (two regions, a PostgreSQL pair, shops, proxies, the agent) and judges
 //! by what the agent recorded, what the databases hold and what the name server answers.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot look has failed")]
-
-use std::process::Command;
 use std::time::Duration;
 
-use lifeboat_chaos::{AgentOptions, Fault, From, Lab, LabOptions, ProbePolicy, Region, To};
-use lifeboat_tests::binary;
+use lifeboat_chaos::{AgentOptions, Fault, From, ProbePolicy, Region, To};
+use lifeboat_tests::scene::{
+    SOON, agent_log, gate, lab, phase, records, runs, says, shop, steps, until, until_run, verdict,
+};
 use serde_json::Value;
-
-/// How long anything that should happen may take on a slow machine. Never a bar: those are in `make bench`.
-const SOON: Duration = Duration::from_secs(60);
-
-/// A lab with its agent, once the agent sees everything as healthy.
-async fn lab(agent: AgentOptions) -> Lab {
-    let options = LabOptions {
-        agent: Some(agent),
-        lifeboat: Some(binary("lifeboat").unwrap()),
-        chaos: Some(binary("chaos").unwrap()),
-        ..LabOptions::default()
-    };
-    let lab = Lab::start(options).await.unwrap();
-    lab.until_status("everything is healthy", SOON, |status| {
-        verdict(status, Region::East) == "healthy"
-            && verdict(status, Region::West) == "healthy"
-            && status["connectivity"]["proven"] == true
-    })
-    .await
-    .unwrap();
-    lab
-}
-
-fn shop(status: &Value) -> &Value {
-    &status["workloads"]["shop"]
-}
-
-fn phase(status: &Value) -> &str {
-    shop(status)["phase"].as_str().unwrap_or_default()
-}
-
-fn verdict(status: &Value, region: Region) -> &str {
-    shop(status)["regions"][region.name()]["verdict"].as_str().unwrap_or_default()
-}
-
-/// The gate of that name, as `(holds, reason)`.
-fn gate<'a>(status: &'a Value, name: &str) -> (bool, &'a Value) {
-    let conditions = shop(status)["conditions"].as_array().unwrap();
-    let gate = conditions.iter().find(|condition| condition["gate"] == name).unwrap();
-    (gate["holds"].as_bool().unwrap(), &gate["reason"])
-}
-
-async fn runs(lab: &Lab) -> Vec<Value> {
-    let said = lab.lifeboat(&["history", "--json"]).await;
-    said.json().unwrap_or_else(|| panic!("history: {said:?}")).as_array().unwrap().clone()
-}
-
-/// Waits until the newest run is in that state, and returns it with its records.
-async fn until_run(lab: &Lab, state: &str) -> Value {
-    let wait = async {
-        loop {
-            if let Some(run) = runs(lab).await.last()
-                && run["state"] == state
-            {
-                let id = run["run"].as_str().unwrap().to_owned();
-                return lab.lifeboat(&["explain", &id, "--json"]).await.json().unwrap();
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    match tokio::time::timeout(SOON, wait).await {
-        Ok(run) => run,
-        Err(_) => panic!("no run became {state}; runs: {:#?}\n{}", runs(lab).await, agent_log(lab)),
-    }
-}
-
-/// The records of that kind.
-fn records<'a>(run: &'a Value, kind: &str) -> Vec<&'a Value> {
-    let all = run["records"].as_array().unwrap().iter().map(|stamped| &stamped["record"]);
-    all.filter(|record| record["kind"] == kind).collect()
-}
-
-/// The steps that were started, in order, each once.
-fn steps(run: &Value) -> Vec<&str> {
-    let mut steps: Vec<&str> =
-        records(run, "step-started").iter().map(|record| record["step"].as_str().unwrap()).collect();
-    steps.dedup();
-    steps
-}
-
-fn agent_log(lab: &Lab) -> String {
-    std::fs::read_to_string(lab.agent_log()).unwrap_or_default()
-}
-
-/// What the name server says, asked by `dig`.
-fn shop_address(lab: &Lab) -> String {
-    let server = lab.network().authority();
-    let (at, port) = (format!("@{}", server.ip()), server.port().to_string());
-    let dig =
-        Command::new("dig").args([&at, "-p", &port, "shop.lab.test.", "A", "+short", "+tries=3"]).output();
-    String::from_utf8(dig.unwrap().stdout).unwrap().trim().to_owned()
-}
-
-fn says(lab: &Lab, region: Region) -> bool {
-    shop_address(lab) == lab.network().host(region).to_string()
-}
 
 const ALL_STEPS: [&str; 7] =
     ["measure-loss", "fence", "promote", "await-serving", "switch-dns", "verify", "report"];
@@ -116,14 +19,14 @@ async fn a_dead_region_is_survived_and_its_loss_counted() {
     let lab = lab(AgentOptions::default()).await;
     assert!(says(&lab, Region::East));
     let canary = lab.canary("dead");
-    until(|| canary.look(|ledger| ledger.acknowledged.len() >= 50)).await;
+    until("orders are taken", async || canary.look(|ledger| ledger.acknowledged.len() >= 50)).await;
 
     lab.lose(Region::East).unwrap();
     let run = until_run(&lab, "done").await;
 
     assert_eq!(steps(&run), ALL_STEPS);
     assert!(says(&lab, Region::West));
-    until(|| canary.look(|ledger| ledger.taken_by(Region::West) >= 50)).await;
+    until("orders are taken", async || canary.look(|ledger| ledger.taken_by(Region::West) >= 50)).await;
     let ledger = canary.stop().await;
     let kept = lab.orders(Region::West).await.unwrap();
     let mut west = ledger.acknowledged.iter().filter(|order| order.region == Region::West);
@@ -332,13 +235,4 @@ async fn a_paused_workload_is_watched_and_left_alone() {
     let resumed = lab.lifeboat(&["resume", "shop"]).await;
     assert_eq!(resumed.code, Some(0), "{resumed:?}");
     until_run(&lab, "done").await;
-}
-
-async fn until(met: impl Fn() -> bool) {
-    let wait = async {
-        while !met() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(SOON, wait).await.unwrap();
 }
