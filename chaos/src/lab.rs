@@ -272,7 +272,9 @@ impl Lab {
         self.proxies.iter().map(|((from, to), proxy)| (*from, *to, proxy))
     }
 
-    pub(crate) fn agent_pid(&self) -> Option<i32> {
+    /// The process of the agent that was started last.
+    #[must_use]
+    pub fn agent_pid(&self) -> Option<i32> {
         *self.agent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -21,7 +21,7 @@ pub mod process;
 pub mod proxy;
 pub mod region;
 pub mod report;
-mod resolver;
+pub mod resolver;
 pub mod shop;
 pub mod timeline;
 pub mod undertaker;

@@ -13,6 +13,9 @@ use tokio::net::UdpSocket;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::agent::SHOP_NAME;
+use crate::region::Region;
+
 /// How long one datagram is waited for, and how often it is sent: within an order's time limit.
 const ATTEMPT: Duration = Duration::from_millis(250);
 const ATTEMPTS: usize = 3;
@@ -70,5 +73,20 @@ impl Resolver {
                 _ => None,
             });
         }
+    }
+}
+
+/// Asks where the shop is.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    pub(crate) server: SocketAddr,
+    pub(crate) hosts: [(Ipv4Addr, Region); 2],
+}
+
+impl Names {
+    /// Where it is now; none while the name server says nothing.
+    pub async fn shop_is_in(&self) -> Option<Region> {
+        let address = Resolver::new(self.server, SHOP_NAME).address().await?;
+        self.hosts.iter().find(|(host, _)| *host == address).map(|(_, region)| *region)
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod commits;
 pub mod scene;
+pub mod strike;
 
 use std::path::{Path, PathBuf};
 

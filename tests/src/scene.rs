@@ -17,11 +17,16 @@ pub const SOON: Duration = Duration::from_secs(60);
 
 /// A lab with its agent, once the agent sees everything as healthy.
 pub async fn lab(agent: AgentOptions) -> Lab {
+    lab_of(LabOptions { agent: Some(agent), ..LabOptions::default() }).await
+}
+
+/// The same, made as told.
+pub async fn lab_of(options: LabOptions) -> Lab {
     let options = LabOptions {
-        agent: Some(agent),
+        agent: options.agent.or_else(|| Some(AgentOptions::default())),
         lifeboat: Some(binary("lifeboat").unwrap()),
         chaos: Some(binary("chaos").unwrap()),
-        ..LabOptions::default()
+        ..options
     };
     let lab = Lab::start(options).await.unwrap();
     lab.until_status("everything is healthy", SOON, |status| {

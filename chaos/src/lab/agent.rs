@@ -9,6 +9,8 @@ use serde_json::Value;
 use super::{Lab, LabError, UP_WITHIN, io};
 use crate::agent::{self, AgentOptions, Said};
 use crate::process::{self, Owner, tethered};
+use crate::region::Region;
+use crate::resolver::Names;
 
 impl Lab {
     /// Writes `lifeboat.toml`.
@@ -25,6 +27,19 @@ impl Lab {
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.folder().join("lifeboat.toml")
+    }
+
+    /// Where its journal is.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.folder().join("agent/state/journal.db")
+    }
+
+    /// Asks the agent's name server, on behalf of a client that keeps no answer.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        let hosts = Region::ALL.map(|region| (self.network.host(region), region));
+        Names { server: self.network.authority(), hosts }
     }
 
     /// Where the agent's log is.
