@@ -222,6 +222,11 @@ impl Ledger {
                 }
             }
             (Some((Kind::Rejoin, ..)), _) => self.rejoins_failed = again(self.rejoins_failed),
+            (Some((Kind::Switchover | Kind::Failback, region, false)), Ending::Done) => {
+                // Left closed: nobody can make it a standby but a person.
+                self.kept_out.insert(region);
+                self.fruitless = None;
+            }
             (_, Ending::Done) => self.fruitless = None,
             // That a planned move came to nothing is no reason to wait with a failover.
             (Some((Kind::Switchover | Kind::Failback, ..)), _) => {}

@@ -111,6 +111,9 @@ impl Deciding<'_> {
             let text = format!("run {id} is being taken back already");
             return Ok(Answer::Accepted { text, run: None });
         }
+        let fence = open.place(Deed::Fence).filter(|index| open.attempts[*index] > 0);
+        let fence_stays = fence.is_some_and(|index| open.plan.steps[index].undo.is_none());
+        let region = open.plan.from.clone();
         let ending = if open.to_take_back().next().is_some() { Ending::Undone } else { Ending::Abandoned };
         let (workload, run) = (self.name(), id.clone());
         self.write(Record::Unwinding {
@@ -120,7 +123,14 @@ impl Deciding<'_> {
             reason: Reason::Cancelled { person: by, why },
         });
         self.advance();
-        Ok(Answer::Accepted { text: format!("run {id} is cancelled; what it did is taken back"), run: None })
+        let text = if fence_stays {
+            format!(
+                "run {id} is cancelled, and nothing was promoted; the fence of {region} stays until a person lifts it"
+            )
+        } else {
+            format!("run {id} is cancelled; what it did is taken back")
+        };
+        Ok(Answer::Accepted { text, run: None })
     }
 
     /// Lets a stranded run go on without the step it is stranded at.

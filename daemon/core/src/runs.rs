@@ -291,7 +291,12 @@ impl Deciding<'_> {
         let (severity, reason) = match plan.kind {
             Kind::Failover => (Severity::Warning, Reason::Recovered { to, loss: run.loss.clone(), took }),
             Kind::Switchover | Kind::Failback => {
-                (Severity::Info, Reason::Moved { procedure: plan.kind, to, took })
+                let left_out = !run.readmits();
+                let reason = Reason::Moved { procedure: plan.kind, to, took };
+                if left_out {
+                    self.tell(Severity::Warning, Reason::KeptOut { region });
+                }
+                (Severity::Info, reason)
             }
             Kind::Rejoin if run.readmits() => (Severity::Info, Reason::Readmitted { region, took }),
             Kind::Rejoin => (Severity::Critical, Reason::KeptOut { region }),

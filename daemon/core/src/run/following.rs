@@ -15,6 +15,9 @@ use crate::record::{Ending, Trigger};
 use crate::status::Verdict;
 use crate::time::Moment;
 
+/// How often a lift must find nobody before a lost region is taken to be dead.
+const ATTEMPTS_AT_A_DEAD_REGION: u32 = 3;
+
 impl Run {
     /// The one function that says what may follow.
     pub fn next(&self, situation: Situation<'_>) -> Next {
@@ -78,7 +81,7 @@ impl Run {
                 // A fence that cannot be lifted because its region has died meanwhile keeps nobody from writing; a
                 // failover would prove it anew. What stands before it is taken back nevertheless.
                 Progress::UndoPausing { fault: Some(fault), .. } | Progress::NotUndone { fault, .. }
-                    if lifts && situation.old_primary == Verdict::Lost && fault.kind != FaultKind::Stale =>
+                    if lifts && self.moot(situation, index, fault) =>
                 {
                     let (step, region) = (step.name.clone(), self.plan.from.clone());
                     moot.get_or_insert(Reason::UndoMoot { step, region, fault: fault.clone() });
@@ -97,6 +100,15 @@ impl Run {
             Some(moot) => Next::End(Ending::Failed, moot),
             None => Next::End(ending, reason.clone()),
         }
+    }
+
+    /// Whether a lift that failed need not be tried again, because the region is lost. Our own fence makes a region look
+    /// lost, too: so it must have been out of reach several times, or for good.
+    fn moot(&self, situation: Situation<'_>, index: usize, fault: &Fault) -> bool {
+        let made = self.undo_attempts[index] - self.undo_spent[index];
+        let gone = fault.kind == FaultKind::Unreachable && made >= ATTEMPTS_AT_A_DEAD_REGION;
+        let given_up = matches!(self.progress[index], Progress::NotUndone { .. });
+        situation.old_primary == Verdict::Lost && (gone || (given_up && fault.kind != FaultKind::Stale))
     }
 
     /// Nothing is promoted: back to what was before.

@@ -294,3 +294,18 @@ async fn a_primary_that_dies_while_it_is_closed_is_failed_over() {
     assert_eq!(endings(&records), [Ending::Failed, Ending::Done], "{}", story(&records));
     agent.stopped().await.expect("it stops when told");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_only_our_fence_keeps_from_committing_is_not_failed_over() {
+    let stage = Stage::new();
+    let agent = stage.prepare(Procedure::Switchover).await;
+    // Closed for long enough to look lost; and the first attempt to open it again has no outcome.
+    stage.scene.state().hangs_after.insert("catch-up", 1);
+    stage.scene.state().hangs_once.insert("open");
+    stage.begin(Procedure::Switchover, &agent).await;
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    let records = agent.records().await;
+    assert_eq!(endings(&records), [Ending::Undone], "{}", story(&records));
+    assert_eq!(stage.effects(), [1, 0, 0, 0, 1], "{EFFECTS:?} {}", story(&records));
+    agent.stopped().await.expect("it stops when told");
+}

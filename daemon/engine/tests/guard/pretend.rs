@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub(crate) newest_epoch: Epoch,
     /// Calls of this kind never return.
     pub(crate) hangs: BTreeSet<&'static str>,
+    /// The next call of this kind never returns.
+    pub(crate) hangs_once: BTreeSet<&'static str>,
     /// Calls of this kind never return, once so many of them have.
     pub(crate) hangs_after: BTreeMap<&'static str, u32>,
     /// Calls of this kind panic.
@@ -118,7 +120,8 @@ impl Scene {
                 *left = left.saturating_sub(1);
                 spent
             });
-            (state.hangs.contains(kind) || spent == Some(true), state.panics.contains(kind))
+            let hangs = state.hangs.contains(kind) || state.hangs_once.remove(kind) || spent == Some(true);
+            (hangs, state.panics.contains(kind))
         };
         assert!(!panics, "{kind} panics, as pretended");
         if hangs {
