@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::FutureExt;
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use lifeboat_core::outcome::LogPosition;
 use lifeboat_core::plan::NameChange;
 use lifeboat_core::{DatabaseName, Fault, FaultKind, Output, RegionName, Source, SystemIdentifier};
 
 use super::{Effects, all};
-use crate::ports::Database;
+use crate::ports::{Call, Database};
 
 impl Effects<'_> {
     pub(crate) async fn check_standby(
@@ -119,12 +119,10 @@ impl Effects<'_> {
         source: &RegionName,
         databases: &BTreeMap<DatabaseName, SystemIdentifier>,
     ) -> Result<Output, Fault> {
-        let each = databases.iter().map(|(name, system)| async move {
-            let (returned, offered) = self.offered(region, source, name, *system).await?;
-            let salvage = returned.salvage(&self.call, &offered).await;
-            Ok((name.clone(), salvage.map_err(|fault| fault.in_region(region))?))
-        });
-        Ok(Output::Salvaged { salvages: all(join_all(each).await)? })
+        let salvage = |returned: Arc<dyn Database>, call: Call, offered: Source| {
+            async move { returned.salvage(&call, &offered).await }.boxed()
+        };
+        Ok(Output::Salvaged { salvages: self.returned(region, source, databases, salvage).await? })
     }
 
     pub(crate) async fn rejoin(
@@ -133,12 +131,27 @@ impl Effects<'_> {
         source: &RegionName,
         databases: &BTreeMap<DatabaseName, SystemIdentifier>,
     ) -> Result<Output, Fault> {
+        let rejoin = |returned: Arc<dyn Database>, call: Call, offered: Source| {
+            async move { returned.ensure_rejoined(&call, &offered).await }.boxed()
+        };
+        Ok(Output::Rejoined { rejoins: self.returned(region, source, databases, rejoin).await? })
+    }
+
+    /// Does something to each server of `region` that is to follow the one in `source`, with what that one offers it.
+    async fn returned<T>(
+        &self,
+        region: &RegionName,
+        source: &RegionName,
+        databases: &BTreeMap<DatabaseName, SystemIdentifier>,
+        act: impl Fn(Arc<dyn Database>, Call, Source) -> BoxFuture<'static, Result<T, Fault>>,
+    ) -> Result<BTreeMap<DatabaseName, T>, Fault> {
+        let act = &act;
         let each = databases.iter().map(|(name, system)| async move {
             let (returned, offered) = self.offered(region, source, name, *system).await?;
-            let rejoined = returned.ensure_rejoined(&self.call, &offered).await;
-            Ok((name.clone(), rejoined.map_err(|fault| fault.in_region(region))?))
+            let done = act(returned, self.call.clone(), offered).await;
+            Ok((name.clone(), done.map_err(|fault| fault.in_region(region))?))
         });
-        Ok(Output::Rejoined { rejoins: all(join_all(each).await)? })
+        all(join_all(each).await)
     }
 
     /// The server in `region`, and what the one in `source` offers it; that one must be the cluster that is expected.
