@@ -1,6 +1,6 @@
 //! The agent of a lab: configured, started, asked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -53,23 +53,33 @@ impl Lab {
     /// # Errors
     /// When there is no `lifeboat` program, or it does not come up; the error ends with its log.
     pub async fn start_agent(&self) -> Result<(), LabError> {
-        let lifeboat = self.lifeboat.as_deref().ok_or(LabError::Program("lifeboat"))?;
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.agent_log());
-        let log = log.map_err(io("make the agent's log"))?;
-        let errors = log.try_clone().map_err(io("make the agent's log"))?;
-        let mut command = tethered(lifeboat, Owner::Same);
-        command.args(["run", "--config"]).arg(self.config()).env("NO_COLOR", "1");
-        command.current_dir(self.folder().join("agent")).stdout(log).stderr(errors);
-        let pid = self.nursery.start(command)?;
+        let pid = self.start_agent_of(&self.config(), &self.agent_log()).await?;
         *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = Some(pid);
+        Ok(())
+    }
+
+    /// Starts an agent of that configuration, with that log, and returns its process once it answers. The lab's own is
+    /// [`Lab::start_agent`]; another has a state folder and an authority of its own.
+    ///
+    /// # Errors
+    /// As [`Lab::start_agent`].
+    pub async fn start_agent_of(&self, config: &Path, log: &Path) -> Result<i32, LabError> {
+        let lifeboat = self.lifeboat.as_deref().ok_or(LabError::Program("lifeboat"))?;
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(log);
+        let file = file.map_err(io("make the agent's log"))?;
+        let errors = file.try_clone().map_err(io("make the agent's log"))?;
+        let mut command = tethered(lifeboat, Owner::Same);
+        command.args(["run", "--config"]).arg(config).env("NO_COLOR", "1");
+        command.current_dir(self.folder().join("agent")).stdout(file).stderr(errors);
+        let pid = self.nursery.start(command)?;
         self.wait("the agent did not answer".to_owned(), UP_WITHIN, async || {
-            !process::alive(pid) || self.lifeboat(&["status", "--json"]).await.code == Some(0)
+            !process::alive(pid) || self.lifeboat_of(config, &["status", "--json"]).await.code == Some(0)
         })
         .await?;
         if process::alive(pid) {
-            return Ok(());
+            return Ok(pid);
         }
-        let log = std::fs::read_to_string(self.agent_log()).unwrap_or_default();
+        let log = std::fs::read_to_string(log).unwrap_or_default();
         Err(LabError::Late {
             what: "the agent ended".to_owned(),
             limit: UP_WITHIN,
@@ -79,8 +89,13 @@ impl Lab {
 
     /// Runs a command of `lifeboat` with the lab's configuration, as `&["status", "--json"]`.
     pub async fn lifeboat(&self, args: &[&str]) -> Said {
+        self.lifeboat_of(&self.config(), args).await
+    }
+
+    /// The same with another configuration.
+    pub async fn lifeboat_of(&self, config: &Path, args: &[&str]) -> Said {
         match self.lifeboat.as_deref() {
-            Some(lifeboat) => agent::command(lifeboat, &self.config(), args).await,
+            Some(lifeboat) => agent::command(lifeboat, config, args).await,
             None => {
                 Said { code: None, stdout: String::new(), stderr: "there is no lifeboat program".to_owned() }
             }
