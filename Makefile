@@ -3,7 +3,7 @@
 
 .PHONY: demo test bench fmt clippy deny build clean
 
-# Loses a primary region on real servers and shows how it is survived.
+# Loses a primary region on real servers, shows how it is survived, and brings the workload home.
 demo: ARGS ?=
 demo:
 	tests/install.sh demo
@@ -23,7 +23,8 @@ bench:
 	cargo bench --locked --workspace
 	cargo run --locked --release -p lifeboat-postgres --example promote_trials 20
 	target/release/chaos demo --runs 5
-	target/release/chaos demo --runs 5 --sync
+	target/release/chaos demo --runs 5 --sync --failover-only
+	target/release/chaos switchover --runs 5
 
 fmt:
 	cargo fmt --all --check

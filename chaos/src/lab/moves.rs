@@ -74,6 +74,8 @@ impl Lab {
         })
         .await?;
         let before = self.last_sequence().await;
+        // At any moment of the second for which clients keep the name's answer, not always at the same one.
+        tokio::time::sleep(arbitrary()).await;
         let (began, said) = self.insist(planned.command()).await;
         if said.code == Some(0) {
             // What the clients do is counted anyway: a load that never arrives is a gap without end.
@@ -182,6 +184,15 @@ impl Lab {
         let rows = files.iter().filter(|path| path.extension().is_some_and(|ending| ending == "csv"));
         rows.filter_map(|path| std::fs::read_to_string(path).ok()).collect()
     }
+}
+
+/// An arbitrary part of a second.
+fn arbitrary() -> Duration {
+    let mut bytes = [0; 2];
+    // Without the kernel's random numbers it is always the same moment, which is no harm to a lab.
+    let _ = std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
+    Duration::from_secs(1) * u32::from(u16::from_be_bytes(bytes)) / u32::from(u16::MAX)
 }
 
 /// What the steps gave under that key, for each database.
