@@ -234,3 +234,41 @@ fn runbooks_are_listed_shown_and_checked() {
     let shown = lifeboat(folder.path(), &["runbook", "show", "failover", "--config=own.toml"]);
     assert!(shown.contains("Failover: the east is gone"), "{shown}");
 }
+
+#[test]
+fn runbooks_are_written_down_to_be_followed_by_hand() {
+    let folder = scratch();
+    for kind in ["failover", "switchover", "failback", "rejoin"] {
+        let args = ["runbook", "render", kind, "--workload", "shop", "--config=lifeboat.toml"];
+        golden(&format!("runbook-render-{kind}"), &lifeboat(folder.path(), &args));
+    }
+    let bastion = workspace().join("config/examples/bastion-rfc2136.toml");
+    let own = std::fs::read_to_string(workspace().join("runbooks/failover.toml")).unwrap();
+    let step = "[[step]]\nname = \"tell\"\ntitle = \"Tell the status page\"\ndo = \"http\"\napprove = \"May {workload} be announced?\"\n\
+        with = { method = \"POST\", url = \"https://status.example.com/{workload}\", body = \"it's moving to {to}\" }\ntimeout = \"5s\"\n\n\
+        [[step]]\nname = \"fence\"\n";
+    std::fs::create_dir(folder.path().join("pages")).unwrap();
+    std::fs::write(folder.path().join("pages/own.toml"), own.replace("[[step]]\nname = \"fence\"\n", step))
+        .unwrap();
+    let pages = format!("[agent]\nrunbooks = \"{}\"\n", folder.path().join("pages").display());
+    let state = format!("state = \"{}/state\"\n# ", folder.path().display());
+    let text = std::fs::read_to_string(bastion).unwrap().replace("[agent]\n", &pages);
+    let text = text.replace("state = \"/var/lib/lifeboat\"\nsocket = ", &format!("{state}socket = "));
+    std::fs::write(folder.path().join("bastion.toml"), text).unwrap();
+    let bastion = ["runbook", "render", "failover", "--workload", "shop", "--config=bastion.toml"];
+    let said = lifeboat(folder.path(), &bastion);
+    golden("runbook-render-bastion", &said);
+
+    let into = [&bastion[..], &["--output", "page.md"]].concat();
+    assert!(lifeboat(folder.path(), &into).contains("--- exit 0"));
+    let written = std::fs::read_to_string(folder.path().join("page.md")).unwrap();
+    assert!(said.contains(&written), "the file holds what is shown");
+    for (name, args) in [
+        ("workload", &["runbook", "render", "failover", "--workload", "shoe", "--config=bastion.toml"][..]),
+        ("region", &[&bastion[..], &["--to", "paris"]].concat()),
+    ] {
+        let said = lifeboat(folder.path(), args);
+        assert!(said.contains("--- exit 2"), "{said}");
+        golden(&format!("runbook-render-unknown-{name}"), &said);
+    }
+}

@@ -3,8 +3,11 @@
 //! **Invariant:** [`Guardian::decide`] is the only place where anything is decided.
 //! **Invariant:** the same policy, records and events give the same decisions, byte for byte.
 
+mod by_hand;
+
 use std::collections::BTreeMap;
 
+pub use by_hand::ByHand;
 use lifeboat_runbooks::{Kind, Runbook, Runbooks};
 
 use crate::alarm::Told;

@@ -11,6 +11,7 @@
 //! **Invariant:** whatever a packet holds, memory stays bounded and nobody panics.
 
 pub mod authority;
+pub mod by_hand;
 mod census;
 mod exchange;
 mod identity;

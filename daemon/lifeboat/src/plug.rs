@@ -17,6 +17,7 @@ use lifeboat_config::wiring::{
     Rfc2136Wiring, ViaWiring, WorkloadWiring,
 };
 use lifeboat_core::guardian::Guardian;
+use lifeboat_core::plan::NameChange;
 use lifeboat_core::policy::Policy;
 use lifeboat_core::{DatabaseName, RegionName, WorkloadName};
 use lifeboat_dns::{
@@ -254,6 +255,15 @@ async fn authority(
     policy: &Policy,
     guardian: &Guardian,
 ) -> Result<Authority, Failure> {
+    let bound = Authority::bind(zone_options(zone), kept(wiring, policy, guardian)?).await;
+    bound.map_err(|error| {
+        Failure::because(Exit::Failed, format!("the authority for {} cannot be started", zone.zone), &error)
+            .hint("is another name server listening there?  `ss -lunp` shows it")
+    })
+}
+
+/// The authority's zone as it is written.
+fn zone_options(zone: &AuthorityWiring) -> ZoneOptions {
     let fixed = zone.records.iter().map(|record| FixedRecord {
         name: record.name.clone(),
         kind: match record.kind {
@@ -265,19 +275,33 @@ async fn authority(
         values: record.values.clone(),
         ttl: record.ttl,
     });
-    let options = ZoneOptions {
+    ZoneOptions {
         zone: zone.zone.clone(),
         listen: zone.listen.clone(),
         nameservers: zone.nameservers.clone(),
         hostmaster: Some(zone.hostmaster.clone()),
         negative_ttl: zone.negative_ttl,
         fixed: fixed.collect(),
-    };
-    let bound = Authority::bind(options, kept(wiring, policy, guardian)?).await;
-    bound.map_err(|error| {
-        Failure::because(Exit::Failed, format!("the authority for {} cannot be started", zone.zone), &error)
-            .hint("is another name server listening there?  `ss -lunp` shows it")
-    })
+    }
+}
+
+/// The authority's zone as a file, with `says` in the place of what the record knows of these names. None when there is
+/// no authority.
+pub(crate) fn zone_file(
+    wiring: &Wiring,
+    policy: &Policy,
+    guardian: &Guardian,
+    says: &[NameChange],
+) -> Result<Option<String>, Failure> {
+    let Some(zone) = &wiring.authority else { return Ok(None) };
+    let mut kept = kept(wiring, policy, guardian)?;
+    for name in &mut kept {
+        if let Some(change) = says.iter().find(|change| change.name == name.name) {
+            name.values.clone_from(&change.to);
+        }
+    }
+    let file = lifeboat_dns::by_hand::zone_file(&zone_options(zone), &kept);
+    file.map(Some).map_err(|error| unusable(format!("the zone {} cannot be written", zone.zone), &error))
 }
 
 /// What each name in the authority says now: what the record of past runs knows. A name without an address

@@ -11,7 +11,8 @@
 
 mod read_only;
 
-pub(crate) use read_only::{HOW_TO_LIFT, is_locked, not_fenced_by_a_newer, reload};
+pub use read_only::HOW_TO_LIFT;
+pub(crate) use read_only::{END_SESSIONS, LOOPHOLES, SETTINGS, is_locked, not_fenced_by_a_newer, reload};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -14,7 +14,7 @@ use crate::sample::{Sample, epoch_to_sql, moment_to_sql, no_table};
 use crate::trouble::Trouble;
 
 /// `fillfactor`: the row is rewritten at each look; with room on its page no index entry ever is.
-const CREATE: &str = "CREATE SCHEMA IF NOT EXISTS lifeboat;
+pub(crate) const CREATE: &str = "CREATE SCHEMA IF NOT EXISTS lifeboat;
 CREATE TABLE IF NOT EXISTS lifeboat.heartbeat (
   agent text PRIMARY KEY, epoch bigint NOT NULL, at_ms bigint NOT NULL) WITH (fillfactor = 50)";
 

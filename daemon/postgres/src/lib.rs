@@ -8,6 +8,7 @@
 //! **Invariant:** only a server believed to be the primary is written to, or one that a run has promoted.
 //! **Invariant:** memory is bounded: a server that sends more than a session's allowance is hung up on.
 
+pub mod by_hand;
 mod command;
 mod connect;
 mod fence;

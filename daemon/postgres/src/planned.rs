@@ -14,7 +14,9 @@ mod open;
 mod query;
 mod returned;
 
+pub(crate) use close::NOT_OURS;
 pub use offer::slot_name;
+pub(crate) use open::RESETS;
 
 use std::time::Duration;
 

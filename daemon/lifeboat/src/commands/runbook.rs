@@ -2,6 +2,7 @@
 
 mod check;
 pub(crate) mod list;
+mod render;
 mod show;
 
 use clap::Subcommand;
@@ -18,6 +19,7 @@ pub(crate) enum Runbook {
     List(list::List),
     Show(show::Show),
     Check(check::Check),
+    Render(render::Render),
 }
 
 impl Runbook {
@@ -26,6 +28,7 @@ impl Runbook {
             Self::List(list) => list.run(place),
             Self::Show(show) => show.run(place),
             Self::Check(check) => check.run(place),
+            Self::Render(render) => render.run(place),
         }
     }
 }

@@ -1,5 +1,11 @@
 //! `lifeboat runbook`, for a person.
 
+mod names;
+pub(crate) mod page;
+mod returned;
+mod shell;
+mod step;
+
 use std::fmt::Write;
 
 use lifeboat_core::time::length;

@@ -53,13 +53,13 @@ use crate::trouble::{Trouble, within};
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Each by itself: ALTER SYSTEM takes no part in a transaction. The lock on the door comes first.
-const SETTINGS: [&str; 2] = [
+pub(crate) const SETTINGS: [&str; 2] = [
     "ALTER SYSTEM SET session_preload_libraries = 'fenced_by_lifeboat'",
     "ALTER SYSTEM SET default_transaction_read_only = on",
 ];
 
 /// What a person does about a fence that is there no longer for a reason.
-pub(crate) const HOW_TO_LIFT: &str = "to lift it, log in with PGOPTIONS='-c session_preload_libraries=' and run \
+pub const HOW_TO_LIFT: &str = "to lift it, log in with PGOPTIONS='-c session_preload_libraries=' and run \
  ALTER SYSTEM RESET session_preload_libraries; ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf()";
 
 /// No row when the role may not see the setting.
@@ -72,7 +72,7 @@ const RELOAD: &str = "SELECT clock_timestamp()::text AS at, pg_reload_conf()";
 const RELOADED: &str = "SELECT pg_conf_load_time() >= $1::text::timestamptz";
 
 /// What would let a session in, or write without one.
-const LOOPHOLES: &str = "SELECT format('%s of role %s, database %s', split_part(setting, '=', 1),
+pub(crate) const LOOPHOLES: &str = "SELECT format('%s of role %s, database %s', split_part(setting, '=', 1),
    coalesce(pg_get_userbyid(nullif(setrole, 0)), 'any'), coalesce(datname, 'any'))
  FROM pg_db_role_setting CROSS JOIN unnest(setconfig) AS setting
    LEFT JOIN pg_database ON pg_database.oid = setdatabase
@@ -97,7 +97,7 @@ const LACKS: &str = "SELECT lacks FROM (VALUES
  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND (coalesce(rolsuper, true)
    OR NOT (pg_has_role('pg_signal_backend', 'USAGE') OR pg_has_role(usesysid, 'USAGE')))";
 
-const END_SESSIONS: &str = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+pub(crate) const END_SESSIONS: &str = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
 
 /// Under which epoch it was fenced last. A setting that was never made has no value.

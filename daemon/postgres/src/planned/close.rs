@@ -26,7 +26,7 @@ use crate::trouble::Trouble;
 use lifeboat_core::sighting::FailureKind;
 
 /// Settings of the fence that somebody else has made with ALTER SYSTEM. Seen with `pg_monitor`.
-const NOT_OURS: &str = "SELECT name FROM pg_settings
+pub(crate) const NOT_OURS: &str = "SELECT name FROM pg_settings
  WHERE name IN ('session_preload_libraries', 'default_transaction_read_only')
    AND sourcefile LIKE '%postgresql.auto.conf' AND setting NOT LIKE '%fenced_by_lifeboat%'";
 

@@ -16,7 +16,7 @@ use crate::member::Member;
 use crate::trouble::Trouble;
 
 /// Each by itself: ALTER SYSTEM takes no part in a transaction.
-const RESETS: [&str; 2] =
+pub(crate) const RESETS: [&str; 2] =
     ["ALTER SYSTEM RESET default_transaction_read_only", "ALTER SYSTEM RESET session_preload_libraries"];
 
 impl Member {
