@@ -203,6 +203,21 @@ impl Gates<'_> {
         ready.then(|| (region.clone(), Reason::Returned { region, because: Box::new(second) }))
     }
 
+    /// Whether no database of the region is a primary on our timeline or a later one: then it is this agent's record
+    /// that is old, and closing it would close the right one.
+    pub(crate) fn left_behind(&self, region: &RegionName) -> Result<(), Reason> {
+        let w = self.workload;
+        for database in w.policy.databases.keys() {
+            let here = w.survey.sample(&w.ledger.primary, database);
+            let there = w.survey.sample(region, database);
+            let Some(((_, here), (_, there))) = here.zip(there) else { continue };
+            if matches!(there.state, DatabaseState::Primary { .. }) && there.timeline >= here.timeline {
+                return Err(Reason::TwoPrimaries { database: database.clone(), region: region.clone() });
+            }
+        }
+        Ok(())
+    }
+
     /// A rejoin that failed is tried again later and later.
     fn rejoin_hold_off(&self) -> bool {
         let w = self.workload;

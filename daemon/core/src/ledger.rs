@@ -122,7 +122,12 @@ impl Ledger {
             | Record::Reopened { .. } => self.apply_to_run(at, record),
             Record::PrimaryMoved { region, .. } => self.apply_move(at, region),
             Record::Stranded { reason, .. } => self.swap_phase(|phase| match phase {
-                Phase::Running(run) => Phase::Stranded(run, reason.clone()),
+                Phase::Running(mut run) => {
+                    // One that lapsed would strand it again whenever a person lets it go on.
+                    run.question = None;
+                    run.assents.clear();
+                    Phase::Stranded(run, reason.clone())
+                }
                 other => other,
             }),
             Record::Continued { .. } | Record::Unwinding { .. } | Record::StepSkipped { .. } => {

@@ -89,6 +89,7 @@ impl Deciding<'_> {
             if !w.policy.hosts.contains(region) {
                 return Err(Reason::NoHost { region: region.clone() });
             }
+            gates.left_behind(region)?;
             let follows = gates.follows(region).is_ok();
             return if follows { Err(Reason::FollowsAlready { region: region.clone() }) } else { Ok(()) };
         }

@@ -32,6 +32,9 @@ const UNDO_ATTEMPTS: u32 = 20;
 /// How long to wait between two attempts at it, at the least.
 const UNDO_PAUSE: Duration = Duration::from_millis(250);
 
+/// How many of the last attempts are made slowly.
+const UNDO_SLOWLY: u32 = 10;
+
 /// A run, as far as its records tell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
@@ -272,10 +275,9 @@ impl Run {
     /// The step whose proof must be renewed before this run may promote after a break: the fence, unless a
     /// person accepted that there is no proof.
     pub fn fence_to_renew(&self) -> Option<&StepName> {
-        let (current, step, _) = self.current()?;
         let fence = self.place(Deed::Fence)?;
-        let last = self.place(Deed::Promote).unwrap_or(fence);
-        let between = step.deed == Deed::Fence || (fence..=last).contains(&current);
+        // Not by the first step that is open: one beside the fence, or before it on the page, may be it.
+        let between = !self.progress[self.place(Deed::Promote).unwrap_or(fence)].settled();
         let renewable = !matches!(
             self.progress[fence],
             Progress::Waived | Progress::Waiting | Progress::Skipped | Progress::Undone
@@ -284,12 +286,14 @@ impl Run {
     }
 
     /// When a failed attempt is followed by another; never when the world said no, or someone newer is in charge.
+    ///
+    /// `patience` is how long it may take to find out that the region which is left is lost: attempts at taking a step
+    /// back go on for longer, or a region that dies in the middle of a move would strand it, and no failover could open.
     pub fn retry_at(
         &self,
-        index: usize,
-        attempt: u32,
-        undo: bool,
+        (index, attempt, undo): (usize, u32, bool),
         fault: &Fault,
+        patience: Duration,
         now: Moment,
     ) -> Option<Moment> {
         let step = &self.plan.steps[index];
@@ -297,13 +301,23 @@ impl Run {
         let made = attempt - if undo { self.undo_spent[index] } else { self.spent[index] };
         // Taking back is never given up as early as doing: the workload is down meanwhile.
         let allowed = if undo { step.attempts.max(UNDO_ATTEMPTS) } else { step.attempts };
-        let pause = if undo { step.pause.max(UNDO_PAUSE) } else { step.pause };
+        let pause = match (undo, made + UNDO_SLOWLY >= allowed) {
+            (false, _) => step.pause,
+            // Quickly at first, for clients wait.
+            (true, false) => step.pause.max(UNDO_PAUSE),
+            (true, true) => step.pause.max(patience / (UNDO_SLOWLY - 1)),
+        };
         (again && made < allowed).then(|| now + pause)
     }
 
     /// The fence was proven, or a person accepted that it is not.
     pub fn fenced(&self) -> bool {
         self.did(Deed::Fence)
+    }
+
+    /// Whether the target is the primary.
+    pub(crate) fn promoted(&self) -> bool {
+        self.did(Deed::Promote)
     }
 
     /// Whether the names say the target region.

@@ -15,6 +15,7 @@ use crate::plan::Action;
 use crate::reason::Reason;
 use crate::record::{Ending, Record, Trigger};
 use crate::run::{Next, Run, Situation};
+use crate::status::Verdict;
 
 impl Deciding<'_> {
     /// Opens a run of that kind and starts its first steps.
@@ -57,6 +58,10 @@ impl Deciding<'_> {
     /// Does one thing that the run allows; says whether there may be more.
     fn take_turn(&mut self) -> bool {
         let Some(run) = self.run() else { return false };
+        if let Some(reason) = self.in_the_way(run) {
+            self.end(Ending::Failed, Severity::Critical, reason);
+            return false;
+        }
         let old_primary = self.gates().confirmed(&run.plan.from);
         let situation = Situation { now: self.now, policy: &self.workload.policy, old_primary };
         let (next, id) = (run.next(situation), run.id().clone());
@@ -88,6 +93,20 @@ impl Deciding<'_> {
         true
     }
 
+    /// Why a rejoin must make way: the workload's primary is lost, and there is a region that could take over. Making a
+    /// standby may take hours; what is under way at the returned region goes on there, and touches nothing else.
+    fn in_the_way(&self, run: &Run) -> Option<Reason> {
+        let primary = &self.workload.ledger.primary;
+        let verdict = || self.gates().confirmed(primary);
+        let lost =
+            run.plan.kind == Kind::Rejoin && verdict() == Verdict::Lost && self.gates().target().is_ok();
+        lost.then(|| Reason::PrimaryNotHealthy {
+            workload: self.name(),
+            region: primary.clone(),
+            verdict: Verdict::Lost,
+        })
+    }
+
     fn start_step(&mut self, index: usize, attempt: u32, undo: bool) {
         let Some(run) = self.run() else { return };
         let Some((action, limit)) = run.command(index, undo) else { return };
@@ -103,6 +122,7 @@ impl Deciding<'_> {
     /// acts, so it is started again; and a fence is proven again before the promotion, because nobody knows
     /// what happened to the old primary meanwhile.
     pub(crate) fn recover(&mut self) {
+        self.move_on_record();
         if !self.renew_fence() {
             let started: Vec<(usize, u32, bool)> = self.run().into_iter().flat_map(Run::under_way).collect();
             for (index, attempt, undo) in started {
@@ -111,6 +131,16 @@ impl Deciding<'_> {
         }
         self.advance();
         self.remind();
+    }
+
+    /// A record that ends with the promotion's outcome lacks that the workload has moved.
+    fn move_on_record(&mut self) {
+        let Some(plan) = self.run().filter(|run| run.promoted()).map(|run| &run.plan) else { return };
+        let (region, epoch) = (plan.to.clone(), plan.epoch);
+        if self.workload.ledger.primary != region {
+            let workload = self.name();
+            self.write(Record::PrimaryMoved { workload, region, epoch });
+        }
     }
 
     /// Opens the fence again when the run stands between it and the promotion.
@@ -151,7 +181,10 @@ impl Deciding<'_> {
         };
         let retry_at = match &outcome {
             Outcome::Succeeded(_) => None,
-            Outcome::Failed(fault) => open.retry_at(index, ended.attempt, ended.undo, fault, self.now),
+            Outcome::Failed(fault) => {
+                let patience = self.workload.policy.patience(&open.plan.from);
+                open.retry_at((index, ended.attempt, ended.undo), fault, patience, self.now)
+            }
         };
         let (from, to, epoch) = (open.plan.from.clone(), open.plan.to.clone(), open.plan.epoch);
         let (workload, run) = (self.name(), ended.run.clone());

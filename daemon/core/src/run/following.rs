@@ -32,14 +32,22 @@ impl Run {
 
     fn next_forward(&self, situation: Situation<'_>) -> Next {
         let busy = self.under_way().next().is_some();
-        for (step, progress) in self.plan.steps.iter().zip(&self.progress) {
-            if let Progress::Failed { attempts, fault } = progress {
+        let mut steps = self.plan.steps.iter().zip(&self.progress);
+        let failed = steps.find_map(|(step, progress)| match progress {
+            Progress::Failed { attempts, fault } => Some((step, *attempts, fault)),
+            _ => None,
+        });
+        if let Some((step, attempts, fault)) = failed {
+            // Past the point of no return all that does not follow it is still done: clients may wait for the names.
+            let others_go_on = self.past_return && fault.kind != FaultKind::Stale;
+            if !others_go_on {
                 // Whatever is under way beside it has its outcome first.
-                return if busy { Next::Busy } else { self.next_after_failure(step, *attempts, fault) };
+                return if busy { Next::Busy } else { self.next_after_failure(step, attempts, fault) };
             }
         }
-        if let Some(reason) = self.overdue(situation.now).filter(|_| !busy) {
-            return self.give_up(Ending::Failed, reason);
+        if let Some(reason) = self.overdue(situation.now) {
+            // Nothing more begins, and what is under way has its outcome first.
+            return if busy { Next::Busy } else { self.give_up(Ending::Failed, reason) };
         }
         let mut wait: Option<Moment> = None;
         for index in (0..self.progress.len()).filter(|index| self.ready(*index)) {
@@ -58,10 +66,11 @@ impl Run {
                 _ => {}
             }
         }
-        match wait {
-            Some(until) => Next::WaitUntil(until),
-            None if busy => Next::Busy,
-            None => self.current().map_or(Next::Finish { unreported: None }, |(_, step, _)| {
+        match (wait, failed) {
+            (Some(until), _) => Next::WaitUntil(until),
+            (None, _) if busy => Next::Busy,
+            (None, Some((step, attempts, fault))) => self.next_after_failure(step, attempts, fault),
+            (None, None) => self.current().map_or(Next::Finish { unreported: None }, |(_, step, _)| {
                 refused(step, "the plan never comes to this step")
             }),
         }
@@ -132,17 +141,27 @@ impl Run {
 
     fn next_while_asking(&self, situation: Situation<'_>, question: &Question, expires: Moment) -> Next {
         let unplanned = self.plan.kind == Kind::Failover && self.automatic();
-        if unplanned && !self.past_return && situation.old_primary == Verdict::Healthy {
+        let back = unplanned && !self.past_return && situation.old_primary == Verdict::Healthy;
+        if !back && situation.now < expires {
+            return Next::WaitUntil(expires);
+        }
+        if self.under_way().next().is_some() {
+            // A run that is over takes no outcome in: nobody would know what became of this.
+            return Next::Busy;
+        }
+        if back {
             let reason = Reason::PrimaryIsBack { region: self.plan.from.clone() };
             return self.give_up(Ending::Abandoned, reason);
         }
-        if situation.now < expires {
-            return Next::WaitUntil(expires);
-        }
         let reason = Reason::QuestionLapsed { question: question.clone() };
-        match question {
-            Question::BeforeStep { step, .. } if self.past_return => Next::Strand(step.clone(), reason),
-            _ => self.give_up(Ending::Lapsed, reason),
+        if !self.past_return {
+            return self.give_up(Ending::Lapsed, reason);
+        }
+        match (question, self.place(Deed::Fence)) {
+            (Question::BeforeStep { step, .. }, _) => Next::Strand(step.clone(), reason),
+            // The target may be a primary by now: there is no way back, and no end either.
+            (_, Some(fence)) => Next::Strand(self.plan.steps[fence].name.clone(), reason),
+            (_, None) => self.give_up(Ending::Lapsed, reason),
         }
     }
 
@@ -243,11 +262,15 @@ impl Run {
             (Deed::Report, _) => Next::Finish { unreported: Some(reason) },
             // Someone newer is in charge: opening another run with a higher epoch would overtake them.
             (_, FaultKind::Stale) => Next::Strand(step.name.clone(), reason),
-            (Deed::Fence, _) if self.plan.kind == Kind::Failover => Next::Ask(Question::FenceUnproven {
-                region: self.plan.from.clone(),
-                fault: fault.clone(),
-                loss: self.loss.clone(),
-            }),
+            // Past the point of no return a planned move has the same choice: its old primary may have died since,
+            // and would keep it from going on for ever.
+            (Deed::Fence, _) if self.plan.kind == Kind::Failover || self.past_return => {
+                Next::Ask(Question::FenceUnproven {
+                    region: self.plan.from.clone(),
+                    fault: fault.clone(),
+                    loss: self.loss.clone(),
+                })
+            }
             _ if self.past_return => Next::Strand(step.name.clone(), reason),
             _ => self.give_up(Ending::Failed, reason),
         }

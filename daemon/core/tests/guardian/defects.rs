@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use lifeboat_core::plan::Kind;
+use lifeboat_core::policy::NamePolicy;
+use lifeboat_core::record::Ending;
 use lifeboat_core::status::PhaseName;
-use lifeboat_core::{FaultKind, Order, Record, Severity};
+use lifeboat_core::{Answer, FaultKind, Order, ProbeName, Reason, Record, RegionName, Severity};
 
 use crate::failover::{alarms, endings, survived};
 use crate::pretend::{Manner, Script, World};
-use crate::setting::{east, policy, seconds, shop, west, workload};
+use crate::setting::{east, policy, probe, seconds, shop, west, workload};
 
 const WELL: Manner = Manner::Answers(Duration::from_millis(20));
 
@@ -326,4 +329,64 @@ fn an_agent_that_is_blind_on_a_quiet_day_says_so_once() {
     world.network = true;
     world.pass(seconds(120));
     assert_eq!(told(&world), 1);
+}
+
+#[test]
+fn a_question_that_lapses_past_the_promotion_strands_and_is_asked_again() {
+    let mut world = World::quiet();
+    world.script("promote", [Script::Never]);
+    world.becomes(&east(), Manner::Refuses);
+    world.pass_until(seconds(30), |w| w.steps().contains(&"promote".to_owned()));
+    world.script("fence", std::iter::repeat_n(Script::Fault(FaultKind::Unreachable), 2));
+    world.crash(seconds(60));
+    let asked = |w: &World| w.status().run.is_some_and(|run| run.question.is_some());
+    world.pass_until(seconds(60), asked);
+    world.pass(seconds(4_000));
+    // The target may be a primary: a run that is simply over would leave it beside the old one.
+    assert_eq!((endings(&world), world.phase()), (Vec::new(), PhaseName::Stranded));
+    let answer = world.order(Order::Failover { workload: shop(), to: west(), by: "ada".into() });
+    assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
+    world.pass_until(seconds(60), |w| endings(w) == [Ending::Done]);
+}
+
+#[test]
+fn a_rejoin_of_what_was_promoted_later_is_refused() {
+    let mut wanted = workload();
+    wanted.hosts = [west()].into();
+    let mut world = World::quiet_with(policy([wanted]));
+    let place = world.place(&west());
+    (place.primary, place.timeline) = (true, 2);
+    world.pass(seconds(10));
+    let answer = world.order(Order::Rejoin { workload: shop(), region: west(), by: "ada".into() });
+    let refused = matches!(&answer, Answer::Refused { reason: Reason::TwoPrimaries { region, .. } } if *region == west());
+    assert!(refused && world.steps().is_empty(), "the right primary would have been closed: {answer:?}");
+}
+
+#[test]
+fn a_rejoin_does_not_keep_a_lost_primary_from_being_replaced() {
+    let north = RegionName::new("north");
+    let mut wanted = workload();
+    wanted.failover.rejoin = true;
+    wanted.hosts = [west()].into();
+    wanted.standbys.push(north.clone());
+    wanted.probes.insert(ProbeName::new("orders-north"), probe("north", Some("orders")));
+    for NamePolicy { targets, .. } in wanted.names.values_mut() {
+        targets.insert(north.clone(), ["203.0.113.80".to_owned()].into());
+    }
+    let mut world = World::new(policy([wanted]));
+    let standby = world.places[&west()].clone();
+    world.places.insert(north.clone(), standby);
+    world.place(&west()).primary = true;
+    world.place(&east()).timeline = 2;
+    world.script("rejoin", [Script::Never]);
+    world.start();
+    world.pass_until(seconds(60), |w| w.steps().contains(&"rejoin".to_owned()));
+    world.becomes(&west(), Manner::Refuses);
+    world.becomes(&east(), Manner::Refuses);
+    world.pass_until(seconds(300), |w| endings(w) == [Ending::Failed, Ending::Done]);
+    let kinds = world.recorded(|r| match r {
+        Record::RunOpened { plan, .. } => Some(plan.kind),
+        _ => None,
+    });
+    assert_eq!((kinds, world.status().primary), (vec![Kind::Rejoin, Kind::Failover], north));
 }

@@ -9,6 +9,7 @@ mod defects;
 mod failover;
 mod journal;
 mod judged;
+mod next;
 mod oracle;
 mod orders;
 mod outage;

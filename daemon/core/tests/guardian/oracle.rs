@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use lifeboat_core::loss::Loss;
 use lifeboat_core::order::{Acceptance, Question};
-use lifeboat_core::plan::Action;
+use lifeboat_core::plan::{Action, Kind};
 use lifeboat_core::record::Trigger;
 use lifeboat_core::{
     Answer, Command, Decision, Epoch, Event, Guardian, Moment, Order, Outcome, Plan, Policy, Record,
@@ -214,6 +214,8 @@ impl Oracle {
                 tally.approved += 1;
             }
             Record::Stranded { .. } => {
+                // What it asked has lapsed.
+                book.question = None;
                 book.stranded = true;
                 tally.stranded += 1;
             }
@@ -246,9 +248,11 @@ impl Oracle {
         assert_eq!(before, None, "{run} opened while another is open");
         let last = self.epochs.insert(workload.clone(), plan.epoch).unwrap_or_default();
         assert!(plan.epoch > last, "{run}: the epoch does not rise: {last} to {}", plan.epoch);
-        assert_eq!(plan.from, self.primaries[workload], "{run} starts where the workload does not live");
+        let rejoins = plan.kind == Kind::Rejoin;
+        let left = if rejoins { &plan.to } else { &plan.from };
+        assert_eq!(*left, self.primaries[workload], "{run} starts where the workload does not live");
         assert_ne!(plan.from, plan.to);
-        if *trigger == Trigger::Automatic {
+        if *trigger == Trigger::Automatic && !rejoins {
             let policy = &self.policy.workloads[workload];
             self.evidence.justifies(now, &self.policy, policy, plan);
         }
@@ -282,6 +286,8 @@ impl Oracle {
         let planned = book.plan.steps.iter().find(|s| s.name == command.step).expect("a planned step");
         assert_eq!((&planned.action, planned.limit), (&command.action, command.limit));
         match &command.action {
+            // What a returned primary loses is salvaged.
+            Action::Fence { .. } if book.plan.kind == Kind::Rejoin => {}
             Action::Fence { .. } => self.loss_settled(command, book),
             Action::Promote { .. } => {
                 assert!(book.proven_fence || book.waived_fence, "{}: promoted without a fence", command.run);
@@ -300,6 +306,7 @@ impl Oracle {
             | Action::AwaitServing { .. }
             | Action::Verify { .. }
             | Action::Report => {}
+            _ if book.plan.kind == Kind::Rejoin => {}
             // This oracle judges failovers; planned moves have one of their own (tests/runbooks).
             other => panic!("{}: a failover does not do {other:?}", command.run),
         }

@@ -109,7 +109,7 @@ impl Estate {
             return Err(Failure::new(FailureKind::Refused, "pretended"));
         }
         if server.primary && lives_here && server.fenced {
-            return Err(Failure::new(FailureKind::CannotCommit, "pretended"));
+            return Err(Failure::new(FailureKind::WrongRole, "fenced, as pretended"));
         }
         let state = if server.primary {
             let heartbeat = lives_here.then_some(now);
