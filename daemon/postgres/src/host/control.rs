@@ -3,6 +3,7 @@
 //! **Invariant:** a line that is needed and not there is a fault: nothing is assumed of a data folder.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use lifeboat_core::{Fault, FaultKind, Lsn, SystemIdentifier, Timeline};
 use serde::{Deserialize, Serialize};
@@ -68,13 +69,18 @@ pub(super) struct Control {
 
 /// Reads the control file.
 pub(super) async fn read(server: &Server) -> Result<Control, Fault> {
+    read_in(server, &server.data).await
+}
+
+/// Reads the control file of another data folder.
+pub(super) async fn read_in(server: &Server, data: &Path) -> Result<Control, Fault> {
     let program = server.programs.join("pg_controldata");
-    let ended = program::run(program::command(program).arg("-D").arg(&server.data)).await?;
+    let ended = program::run(program::command(program).arg("-D").arg(data)).await?;
     if !ended.succeeded() {
         return Err(Fault::new(FaultKind::Refused, ended.failure("pg_controldata")));
     }
     parse(&ended.out).ok_or_else(|| {
-        let detail = format!("pg_controldata of {} says what is not understood", server.data.display());
+        let detail = format!("pg_controldata of {} says what is not understood", data.display());
         Fault::new(FaultKind::Refused, detail)
     })
 }

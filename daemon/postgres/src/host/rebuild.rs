@@ -11,7 +11,7 @@ use lifeboat_core::{Fault, FaultKind, Source};
 
 use crate::host::lock::Lock;
 use crate::host::stage::{Begun, Stage};
-use crate::host::{Host, durable, program, sql};
+use crate::host::{Host, control, durable, program, sql};
 
 /// What the old data folder is called, before the epoch.
 const DIVERGED: &str = ".diverged-e";
@@ -40,7 +40,7 @@ impl Host<'_> {
     ) -> Result<Begun, Fault> {
         let login = sql::source_login(source, &self.server.source);
         self.may_copy(&login, &source.slot, because.as_deref())?;
-        self.stop().await?;
+        self.stop_old(source).await?;
         self.mark(Stage::Copying, because.clone())?;
         let new = self.new_folder();
         durable::remove(&new)?;
@@ -53,8 +53,21 @@ impl Host<'_> {
             let kind = if answers { FaultKind::Refused } else { FaultKind::Unreachable };
             return Err(Fault::new(kind, failure));
         }
+        self.know_the_copy(&new).await?;
         self.make_standby(&new, source)?;
         self.mark(Stage::Swapping, because)
+    }
+
+    /// Refuses a copy of another cluster: the address that this host knows the new primary by may lead elsewhere.
+    async fn know_the_copy(&self, new: &Path) -> Result<(), Fault> {
+        let (found, wanted) = (control::read_in(self.server, new).await?.system, self.request.system);
+        if found == wanted {
+            return Ok(());
+        }
+        durable::remove(new)?;
+        let detail =
+            format!("what was copied is of cluster {found}, not {wanted}; the old folder stays in its place");
+        Err(Fault::new(FaultKind::Refused, detail))
     }
 
     fn may_copy(&self, login: &str, slot: &str, because: Option<&str>) -> Result<(), Fault> {
@@ -83,7 +96,7 @@ impl Host<'_> {
         let (data, new) = (&self.server.data, self.new_folder());
         if new.exists() {
             if data.exists() {
-                self.stop().await?;
+                self.stop_old(source).await?;
                 let mut aside = beside(data, &format!("{DIVERGED}{}", self.request.epoch));
                 for attempt in 2.. {
                     if !aside.exists() {

@@ -5,12 +5,17 @@
 //!
 //! **Invariant:** what is begun is on disk before it is begun; a kill at any instant leaves a folder that the next call
 //! makes whole or replaces.
+//! **Invariant:** what only this server has is kept before it is rewound or replaced, whoever asks and whatever was to be
+//! expected of it.
+//! **Invariant:** a server that was promoted since, beside the source, is not stopped: the request comes late.
 //! **Invariant:** "rejoined" is said only when the server streams from the source on the source's timeline.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use lifeboat_core::outcome::{RejoinWay, Rejoined};
-use lifeboat_core::{Fault, FaultKind, Source};
+use lifeboat_core::{Fault, FaultKind, Source, Timeline};
 
 use crate::host::lock::Lock;
 use crate::host::stage::{Begun, Ended, Stage};
@@ -18,6 +23,10 @@ use crate::host::{Host, control, durable, program, sql};
 
 /// How long a server that was started may take to stream before the next way is tried, in parts of the limit.
 const TO_STREAM: u32 = 2;
+
+/// The timeline that a primary writes; of a server in recovery, nothing.
+const WRITES_ON: &str = "SELECT to_json(CASE WHEN NOT pg_is_in_recovery()
+   THEN ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END)";
 
 /// The least of it.
 const SOONEST: Duration = Duration::from_secs(5);
@@ -55,16 +64,16 @@ impl Host<'_> {
             tracing::info!(?stage, "rejoining");
             match stage {
                 Stage::Stopping => {
-                    self.stop().await?;
+                    self.stop_old(source).await?;
                     self.keep_own_files()?;
-                    begun = self.follow_or_rewind(source, lock).await?;
+                    begun = self.follow_or_rewind(source, because, lock).await?;
                 }
                 Stage::Rewinding | Stage::Copying => begun = self.copy(source, because, lock).await?,
                 Stage::Swapping => begun = self.swap(source, because).await?,
                 Stage::Starting(way) => {
                     if let Some(failed) = self.start_and_stream(source, way).await? {
-                        begun = self.mark(Stage::Copying, Some(failed))?;
-                        self.stop().await?;
+                        self.stop_old(source).await?;
+                        begun = self.mark(Stage::Copying, also(because, failed))?;
                         continue;
                     }
                     return self.end(way, because, drop).await;
@@ -79,17 +88,46 @@ impl Host<'_> {
         if source.shared_until(control.timeline).is_none() {
             return Err(no_history(control.timeline));
         }
+        self.not_promoted_since(source).await?;
+        let kept = self.salvage_leftovers(source).await?;
         durable::remove(&self.file("kept"))?;
-        self.mark(Stage::Stopping, None)
+        self.mark(Stage::Stopping, kept)
+    }
+
+    /// Stops the server, unless it was promoted since.
+    pub(super) async fn stop_old(&self, source: &Source) -> Result<(), Fault> {
+        self.not_promoted_since(source).await?;
+        self.stop().await.map(drop)
+    }
+
+    /// Refuses a running primary that is no old one of the source's. The server is asked: after a promotion its control
+    /// file still has the timeline before.
+    async fn not_promoted_since(&self, source: &Source) -> Result<(), Fault> {
+        if !control::is_running(self.server).await? {
+            return Ok(());
+        }
+        // One that answers nobody is nobody's primary.
+        let writes = sql::rows::<u32>(self.server, "postgres", WRITES_ON).await.unwrap_or_default();
+        let Some(timeline) = writes.first().copied().map(Timeline::new) else { return Ok(()) };
+        if source.lineage.iter().any(|fork| fork.timeline == timeline) {
+            return Ok(());
+        }
+        Err(Fault::new(
+            FaultKind::Refused,
+            format!(
+                "it is a primary on timeline {timeline}, and {} on {}: it was promoted since, and is left alone",
+                source.region, source.timeline
+            ),
+        ))
     }
 
     /// Goes on with what was begun. A folder that is not whole is not left to a server.
     async fn resume(&self, begun: Begun, source: &Source) -> Result<Begun, Fault> {
         tracing::warn!(stage = ?begun.stage, epoch = %begun.epoch, "a rejoin was interrupted");
         if begun.stage == Stage::Rewinding {
-            self.stop().await?;
-            let because = "an earlier pg_rewind did not end".to_owned();
-            return self.mark(Stage::Copying, Some(begun.because.unwrap_or(because)));
+            self.stop_old(source).await?;
+            let why = "an earlier pg_rewind did not end".to_owned();
+            return self.mark(Stage::Copying, also(begun.because, why));
         }
         let whole = matches!(begun.stage, Stage::Starting(_)) && self.file("kept").exists();
         if whole && !control::is_running(self.server).await? {
@@ -108,17 +146,22 @@ impl Host<'_> {
     }
 
     /// The server is stopped: lets it follow when its log is a part of the source's, and rewinds it otherwise.
-    async fn follow_or_rewind(&self, source: &Source, lock: &Lock) -> Result<Begun, Fault> {
+    async fn follow_or_rewind(
+        &self,
+        source: &Source,
+        because: Option<String>,
+        lock: &Lock,
+    ) -> Result<Begun, Fault> {
         let control = control::read(self.server).await?;
         let shared = source.shared_until(control.timeline).ok_or_else(|| no_history(control.timeline))?;
         let end = self.end_of_log(&control).await?;
         if control.state.is_clean() && end.is_some_and(|end| end <= shared) {
             self.make_standby(&self.server.data, source)?;
-            return self.mark(Stage::Starting(RejoinWay::Follow), None);
+            return self.mark(Stage::Starting(RejoinWay::Follow), because);
         }
         if !control.rewindable {
-            let because = "neither data checksums nor wal_log_hints are on, so pg_rewind cannot be used";
-            return self.mark(Stage::Copying, Some(because.to_owned()));
+            let why = "neither data checksums nor wal_log_hints are on, so pg_rewind cannot be used";
+            return self.mark(Stage::Copying, also(because, why.to_owned()));
         }
         if !control.state.is_clean() {
             self.recover().await?;
@@ -127,16 +170,35 @@ impl Host<'_> {
             // Nothing is touched yet: once the source is back, the cheap way is still open.
             return Err(silent(source));
         }
-        self.mark(Stage::Rewinding, None)?;
-        let because = match self.rewind(source, lock).await? {
+        self.mark(Stage::Rewinding, because.clone())?;
+        let access = self.bar()?;
+        let why = match self.rewind(source, lock).await? {
             None => {
                 self.make_standby(&self.server.data, source)?;
-                return self.mark(Stage::Starting(RejoinWay::Rewind), None);
+                self.unbar(access)?;
+                return self.mark(Stage::Starting(RejoinWay::Rewind), because);
             }
-            Some(because) => because,
+            Some(why) => why,
         };
-        tracing::warn!(%because, "the server cannot be rewound");
-        self.mark(Stage::Copying, Some(because))
+        tracing::warn!(%why, "the server cannot be rewound");
+        self.mark(Stage::Copying, also(because, why))
+    }
+
+    /// Lets no server start in the data folder, whoever tries, the machine at its boot as well: half rewound it would be
+    /// a primary without the fence. PostgreSQL refuses a folder that others may enter (`checkDataDir`).
+    fn bar(&self) -> Result<Permissions, Fault> {
+        let data = &self.server.data;
+        let before =
+            fs::metadata(data).map_err(|error| durable::fault("look at", data, &error))?.permissions();
+        self.unbar(Permissions::from_mode(before.mode() | 0o001))?;
+        Ok(before)
+    }
+
+    fn unbar(&self, access: Permissions) -> Result<(), Fault> {
+        let data = &self.server.data;
+        fs::set_permissions(data, access)
+            .map_err(|error| durable::fault("change the mode of", data, &error))?;
+        durable::sync_parent(data)
     }
 
     /// Makes good a crash by a server for nobody, which `pg_rewind` would start without passing the fence.
@@ -217,13 +279,18 @@ impl Host<'_> {
     }
 }
 
+/// One more reason.
+fn also(because: Option<String>, why: String) -> Option<String> {
+    Some(because.map_or_else(|| why.clone(), |because| format!("{because}; {why}")))
+}
+
 fn silent(source: &Source) -> Fault {
     let detail = format!("the new primary at {}:{} does not answer", source.host, source.port);
     Fault::new(FaultKind::Unreachable, detail)
 }
 
 /// The server was promoted elsewhere, or never was of this cluster.
-pub(super) fn no_history(timeline: lifeboat_core::Timeline) -> Fault {
+pub(super) fn no_history(timeline: Timeline) -> Fault {
     let detail = format!("it is on timeline {timeline}, which the new primary has no history of");
     Fault::new(FaultKind::Refused, detail)
 }

@@ -118,6 +118,44 @@ impl Host<'_> {
         Ok(salvage)
     }
 
+    /// Keeps what only this server has when nobody asked for it before a rejoin, and says so. After a planned move it
+    /// should have nothing: its primary was closed. What got past the fence, or was written while somebody had lifted
+    /// it, would be gone for ever.
+    pub(super) async fn salvage_leftovers(&self, source: &Source) -> Result<Option<String>, Fault> {
+        let folder = self.config.salvage.join(self.request.run.as_str()).join(self.request.database.as_str());
+        if folder.join(MANIFEST).exists() {
+            return Ok(None);
+        }
+        let control = control::read(self.server).await?;
+        let running = control::is_running(self.server).await?;
+        let (timeline, end) = match self.log_end(&control, running).await {
+            // It cannot be rewound either: it will be copied, and its old folder kept.
+            Err(fault) if fault.kind == FaultKind::Unclear && !running => {
+                return Ok(Some(format!("{}: what only it had is not known", fault.detail)));
+            }
+            found => found?,
+        };
+        let shared = source.shared_until(timeline).ok_or_else(|| no_history(timeline))?;
+        if end <= shared {
+            return Ok(None);
+        }
+        let parted = parted::Parted::read(self.server, &control, timeline, (shared, end)).await?;
+        if parted.touched.is_empty() && parted.unread().is_empty() {
+            return Ok(None);
+        }
+        let Salvage { rows, unread, folder, .. } = self.salvage(source).await?;
+        if rows == 0 && unread.is_empty() {
+            return Ok(None);
+        }
+        let said = format!(
+            "{rows} rows that only it had, and {} things that could not be exported, were kept in {}",
+            unread.len(),
+            folder.unwrap_or_default()
+        );
+        tracing::warn!(%said, "nobody asked for a salvage");
+        Ok(Some(said))
+    }
+
     /// The timeline of the log, and where it ends.
     async fn log_end(&self, control: &Control, running: bool) -> Result<(Timeline, Lsn), Fault> {
         let unknown = || Fault::new(FaultKind::Unclear, "where the log of this server ends cannot be read");

@@ -114,7 +114,7 @@ fn one_that_cannot_be_rewound_is_copied_and_its_old_folder_kept() {
 }
 
 /// `pg_rewind` that is killed half way, with the tool: stands for it, and touches the folder as it would.
-fn hang_in_rewind(pair: &Pair) {
+fn hang_in_rewind(pair: &Pair, damage: &str) {
     let own = pair.folder.path().join("programs");
     fs::create_dir(&own).unwrap();
     for entry in fs::read_dir(programs()).unwrap().flatten() {
@@ -122,7 +122,7 @@ fn hang_in_rewind(pair: &Pair) {
     }
     fs::remove_file(own.join("pg_rewind")).unwrap();
     let top = pair.folder.path().display();
-    let line = format!("#!/bin/sh\nrm {top}/east/global/pg_control\ntouch {top}/hangs\nexec sleep 600\n");
+    let line = format!("#!/bin/sh\ncd {top}/east\n{damage}\ntouch {top}/hangs\nexec sleep 600\n");
     pair.write(&own.join("pg_rewind"), &line);
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(own.join("pg_rewind"), mode).unwrap();
@@ -130,23 +130,16 @@ fn hang_in_rewind(pair: &Pair) {
     pair.write(&pair.folder.path().join("host.toml"), &config);
 }
 
-#[test]
-fn a_kill_in_the_middle_of_a_rewind_leads_to_a_copy() {
-    let pair = Pair::start();
-    let source = pair.part(ISOLATED);
-    pair.fence();
-    hang_in_rewind(&pair);
-    let act = Act::Rejoin { source: source.clone(), drop_slots: Vec::new() };
+/// Lets the tool begin, and kills it while `pg_rewind` is at work.
+fn kill_in_rewind(pair: &Pair, act: &Act) {
     let mut tool = pair.tool(&serde_json::to_vec(&pair.request(7, act.clone())).unwrap());
     pair.until("pg_rewind is at work", || pair.folder.path().join("hangs").exists());
     tool.kill().unwrap();
     tool.wait().unwrap();
-    // What it left goes on and holds the lock: the next one waits, and says so when its limit is over.
-    let mut hurried = pair.request(7, act);
-    hurried.limit_ms = 200;
-    let busy = pair.say(&serde_json::to_vec(&hurried).unwrap()).unwrap_err();
-    assert_eq!(busy.kind, FaultKind::Unclear, "{busy}");
-    let left = format!("{}/east", pair.folder.path().display());
+}
+
+/// Ends what stands for `pg_rewind`, which holds the lock.
+fn end_rewind(pair: &Pair) {
     let sleepers = std::process::Command::new("pgrep").args(["-x", "sleep"]).output().unwrap();
     let lock = fs::canonicalize(pair.folder.path().join("state/orders.lock")).unwrap();
     for pid in String::from_utf8(sleepers.stdout).unwrap().split_whitespace() {
@@ -154,6 +147,80 @@ fn a_kill_in_the_middle_of_a_rewind_leads_to_a_copy() {
             std::process::Command::new("kill").args(["-KILL", pid]).status().unwrap();
         }
     }
+}
+
+#[test]
+fn a_folder_that_may_be_half_rewound_is_started_by_nobody() {
+    let pair = Pair::start();
+    let source = pair.part(ISOLATED);
+    pair.fence();
+    // The settings of the new primary come first, and with them the fence goes.
+    hang_in_rewind(&pair, "echo > postgresql.auto.conf");
+    kill_in_rewind(&pair, &Act::Rejoin { source: source.clone(), drop_slots: Vec::new() });
+    end_rewind(&pair);
+    let mut start = as_servers_user(&programs().join("pg_ctl"));
+    start.args(["start", "-s", "-w", "-l", "/dev/null", "-D"]).arg(pair.data("east"));
+    assert!(!start.status().unwrap().success(), "a half rewound primary takes writes");
+    let rejoined = pair.rejoin(7, &source).unwrap();
+    assert_eq!(rejoined.way, RejoinWay::Rebuild, "{rejoined:?}");
+    assert_follows(&pair);
+}
+
+#[test]
+fn what_got_past_the_fence_of_a_planned_move_is_kept() {
+    let pair = Pair::start();
+    let source = pair.part(ISOLATED);
+    pair.fence();
+    let rejoined = pair.rejoin(7, &source).unwrap();
+    assert_eq!(rejoined.way, RejoinWay::Rewind, "{rejoined:?}");
+    let said = rejoined.because.expect("it says what was kept");
+    assert!(said.starts_with("1000 rows that only it had"), "{said}");
+    let kept = pair.folder.path().join("salvage/shop-e7/orders/postgres.public.lost.csv");
+    assert_eq!(fs::read_to_string(kept).unwrap().lines().count(), 1001);
+}
+
+#[test]
+fn one_that_was_promoted_since_is_left_alone() {
+    let pair = Pair::start();
+    let source = pair.part(ISOLATED);
+    pair.fence();
+    pair.rejoin(7, &source).unwrap();
+    pair.ctl("promote", "east");
+    // The request of before the promotion comes late.
+    let refused = pair.rejoin(7, &source).unwrap_err();
+    assert_eq!(refused.kind, FaultKind::Refused, "{refused}");
+    assert_eq!(pair.sql("east", "SELECT pg_is_in_recovery()"), "f", "it was stopped, or made a standby");
+}
+
+#[test]
+fn a_copy_of_another_cluster_takes_no_place() {
+    let (pair, other) = (Pair::start(), Pair::start());
+    let mut source = pair.part(ISOLATED);
+    pair.fence();
+    source.port = other.east;
+    other.sql("east", &format!("SELECT pg_create_physical_replication_slot('{}')", source.slot));
+    let system = pair.system();
+    let refused = pair.rejoin(7, &source).unwrap_err();
+    assert_eq!(refused.kind, FaultKind::Refused, "{refused}");
+    let Done::Looked(look) = pair.ask(7, Act::Look).unwrap() else { panic!("no look") };
+    assert_eq!((look.system, look.running), (system, false), "{refused}");
+}
+
+#[test]
+fn a_kill_in_the_middle_of_a_rewind_leads_to_a_copy() {
+    let pair = Pair::start();
+    let source = pair.part(ISOLATED);
+    pair.fence();
+    hang_in_rewind(&pair, "rm global/pg_control");
+    let act = Act::Rejoin { source: source.clone(), drop_slots: Vec::new() };
+    kill_in_rewind(&pair, &act);
+    // What it left goes on and holds the lock: the next one waits, and says so when its limit is over.
+    let mut hurried = pair.request(7, act);
+    hurried.limit_ms = 200;
+    let busy = pair.say(&serde_json::to_vec(&hurried).unwrap()).unwrap_err();
+    assert_eq!(busy.kind, FaultKind::Unclear, "{busy}");
+    let left = format!("{}/east", pair.folder.path().display());
+    end_rewind(&pair);
     // The source is lost as well: no copy can be made, and nothing is started.
     pair.ctl_stop("west", "fast");
     let lost = pair.rejoin(7, &source).unwrap_err();
