@@ -112,6 +112,41 @@ async fn the_page_of_a_failover_ends_with_a_promoted_standby() {
     // Who begins the page again sees that it is done.
     let (_, said) = shell(&format!("{}{}", commands[0].1, commands[1].1)).await;
     assert!(said.contains("primary"), "the role is shown: {said}");
+    returns(&lab).await;
+}
+
+/// The old primary, fenced as it is, is salvaged and made a standby by the page of a rejoin.
+async fn returns(lab: &Lab) {
+    let page = page(lab, "rejoin").await;
+    let mut commands = blocks(&page, "sh");
+    assert!(commands[1].1.contains("sessions_left"), "{commands:#?}");
+    // As the page says of a server that is fenced already.
+    commands[1].1 =
+        format!("export PGOPTIONS='-c session_preload_libraries='\n{}unset PGOPTIONS\n", commands[1].1);
+    let script: String = commands.iter().map(|(_, block)| block.as_str()).collect();
+    let (well, said) = shell(&script).await;
+    assert!(well, "{said}");
+    for wanted in [
+        "ERROR:  25006",
+        "a new session is turned away",
+        r#"{"done":{"salvaged":"#,
+        r#"{"done":{"rejoined":"#,
+    ] {
+        assert!(said.contains(wanted), "no {wanted} in:\n{said}");
+    }
+    let follows = async {
+        let row = "SELECT pg_is_in_recovery() AND EXISTS (SELECT FROM orders WHERE id = 'first')";
+        loop {
+            if let Ok(client) = lab.server(Region::East).connect(SHOP_USER).await
+                && let Ok(row) = client.query_one(row, &[]).await
+                && row.get::<_, bool>(0)
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert!(tokio::time::timeout(SOON, follows).await.is_ok(), "east does not follow:\n{said}");
 }
 
 /// A switchover up to where it may still be taken back, and that: the primary is closed, the standby has everything,

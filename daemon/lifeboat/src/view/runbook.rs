@@ -38,3 +38,32 @@ pub(crate) fn list(listed: &Listed) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use lifeboat_core::Stamped;
+    use lifeboat_core::plan::Kind;
+
+    use super::*;
+    use crate::commands::runbook::list::ListedPage;
+    use crate::summary;
+
+    #[test]
+    fn a_page_says_how_its_last_run_ended() {
+        let records = include_str!("../../../core/tests/golden/records-v1.jsonl").lines();
+        let records: Vec<Stamped> = records.map(|line| serde_json::from_str(line).unwrap()).collect();
+        let run = summary::runs(&records).into_iter().find(|run| run.ended.is_some()).unwrap();
+        let wanted = format!("    last run {} as {}: {}, ", run.opened, run.run, run.state);
+        let page = |kind: Kind, last_run| ListedPage {
+            name: kind.to_string(),
+            kind,
+            title: "A title".to_owned(),
+            file: None,
+            last_run,
+        };
+        let pages = vec![page(Kind::Failover, Some(run)), page(Kind::Rejoin, None)];
+        let text = list(&Listed { record_read: true, pages });
+        assert!(text.contains(&wanted) && !text.contains("not ended"), "{text}");
+        assert!(text.contains("never ran here") && !text.contains("not known"), "{text}");
+    }
+}

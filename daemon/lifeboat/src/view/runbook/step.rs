@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use lifeboat_config::wiring::LookWiring;
-use lifeboat_core::plan::{Action, PlannedStep};
+use lifeboat_core::plan::{Action, Kind, PlannedStep};
 use lifeboat_core::time::length;
 use lifeboat_core::{DatabaseName, ProbeName, RegionName};
 use lifeboat_postgres::by_hand;
@@ -125,6 +125,8 @@ impl Sheet<'_> {
 
     fn fence(&self, region: &RegionName, databases: &BTreeSet<DatabaseName>, planned: bool) -> String {
         let mut text = String::new();
+        // Nothing waits for the rest of its log: what only it has is salvaged.
+        let returned = self.bound.plan.kind == Kind::Rejoin;
         for name in databases {
             let function = self.function(name, region);
             text += &block(&self.ask(name, region, &by_hand::fence(planned)));
@@ -135,7 +137,7 @@ impl Sheet<'_> {
                      say `could not access file \"fenced_by_lifeboat\"` and that a new session is turned away. A server that is \
                      fenced already turns the first away as well: to repeat it, type \
                      `export PGOPTIONS='-c session_preload_libraries='` before it and `unset PGOPTIONS` after it.\n\n";
-            if planned {
+            if planned && !returned {
                 let goal = goal(function);
                 let query = format!("{function} -Atc \"{}\"", by_hand::LAST_RECORD);
                 // Without waiting for a standby: it writes down what is there, and nobody is told of it.
