@@ -185,6 +185,11 @@ fn one_that_was_promoted_since_is_left_alone() {
     let source = pair.part(ISOLATED);
     pair.fence();
     pair.rejoin(7, &source).unwrap();
+    // With much to write out, its control file has the timeline before for a while.
+    pair.sql("west", "CREATE TABLE much AS SELECT n, repeat('x', 500) FROM generate_series(1, 20000) n");
+    pair.until("it has all of it", || {
+        pair.sql("east", "SELECT count(*) FROM pg_class WHERE relname = 'much'") == "1"
+    });
     pair.ctl("promote", "east");
     // The request of before the promotion comes late.
     let refused = pair.rejoin(7, &source).unwrap_err();
