@@ -99,6 +99,9 @@ pub enum Action {
         /// Whether the region takes part: it is closed over sessions only, never isolated, and says where its log ends.
         #[serde(default)]
         planned: bool,
+        /// Whether it is an old primary that has returned: one that is not closed stays a second place that takes writes.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        returned: bool,
     },
     /// Make each database of the region a primary.
     Promote {

@@ -55,8 +55,10 @@ impl Hands {
         let effects = Effects { world: &self.world, workload: &command.workload, call, clock: self.clock };
         match &command.action {
             Action::MeasureLoss { region, databases } => effects.measure(region, databases).await,
-            Action::Fence { region, databases, planned: false } => effects.fence(region, databases).await,
-            Action::Fence { region, databases, planned: true } => effects.close(region, databases).await,
+            Action::Fence { region, databases, planned: false, .. } => effects.fence(region, databases).await,
+            Action::Fence { region, databases, planned: true, returned } => {
+                effects.close(region, databases, *returned).await
+            }
             Action::Promote { region, databases } => effects.promote(region, databases).await,
             Action::AwaitServing { region, databases, probes } => {
                 effects.await_serving(region, databases, probes).await

@@ -116,6 +116,12 @@ pub trait Database: Send + Sync {
     /// word of the tool on its host, is fenced as well.
     async fn ensure_closed(&self, call: &Call) -> Result<FenceProof, Fault>;
 
+    /// Closes an old primary that has returned: as [`Database::ensure_closed`], but nothing that could wait on a quiet day is a
+    /// reason to leave it open. A repeat proves it anew.
+    async fn ensure_shut_out(&self, call: &Call) -> Result<FenceProof, Fault> {
+        self.ensure_closed(call).await
+    }
+
     /// Primary side: takes lifeboat's fence back and proves that a new session commits. `Refused` when it is no
     /// primary any more; a server that carries no fence is left as it is.
     async fn ensure_open(&self, call: &Call) -> Result<(), Fault>;

@@ -12,6 +12,7 @@ use lifeboat_engine::ports::{Ask, Call, Database, Probe};
 use tokio::sync::Mutex;
 
 use crate::options::Options;
+use crate::planned::Care;
 use crate::witness::Witness;
 
 /// One server of a database in one region: a [`Probe`] of it and the [`Database`] to act on.
@@ -87,7 +88,11 @@ impl Database for Member {
     }
 
     async fn ensure_closed(&self, call: &Call) -> Result<FenceProof, Fault> {
-        self.here(self.close(call).await)
+        self.here(self.close(call, Care::Planned).await)
+    }
+
+    async fn ensure_shut_out(&self, call: &Call) -> Result<FenceProof, Fault> {
+        self.here(self.close(call, Care::Returned).await)
     }
 
     async fn ensure_open(&self, call: &Call) -> Result<(), Fault> {

@@ -14,6 +14,7 @@ mod open;
 mod query;
 mod returned;
 
+pub(crate) use close::Care;
 pub(crate) use close::NOT_OURS;
 pub use offer::slot_name;
 pub(crate) use open::RESETS;

@@ -118,7 +118,12 @@ impl Binding<'_> {
                 changes: self.changes(),
             },
             Deed::Drain => Action::Drain { region: from, databases },
-            Deed::Fence => Action::Fence { region: from, databases, planned: kind != Kind::Failover },
+            Deed::Fence => Action::Fence {
+                region: from,
+                databases,
+                planned: kind != Kind::Failover,
+                returned: kind == Kind::Rejoin,
+            },
             Deed::Lift => Action::Lift { region: from, databases },
             Deed::CatchUp => Action::CatchUp { region: to, goals: BTreeMap::new() },
             Deed::Promote => Action::Promote { region: to, databases: self.clusters()? },

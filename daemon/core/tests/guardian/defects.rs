@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lifeboat_core::plan::Kind;
+use lifeboat_core::plan::{Action, Kind};
 use lifeboat_core::policy::NamePolicy;
 use lifeboat_core::record::Ending;
 use lifeboat_core::status::PhaseName;
@@ -381,6 +381,8 @@ fn a_rejoin_does_not_keep_a_lost_primary_from_being_replaced() {
     world.script("rejoin", [Script::Never]);
     world.start();
     world.pass_until(seconds(60), |w| w.steps().contains(&"rejoin".to_owned()));
+    let fence = &world.commands[0].1.action;
+    assert!(matches!(fence, Action::Fence { returned: true, .. }), "what returns is shut out: {fence:?}");
     world.becomes(&west(), Manner::Refuses);
     world.becomes(&east(), Manner::Refuses);
     world.pass_until(seconds(300), |w| endings(w) == [Ending::Failed, Ending::Done]);

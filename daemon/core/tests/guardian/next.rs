@@ -56,7 +56,7 @@ fn fence() -> PlannedStep {
     step(
         "fence",
         Deed::Fence,
-        Action::Fence { region: east(), databases: BTreeSet::new(), planned: false },
+        Action::Fence { region: east(), databases: BTreeSet::new(), planned: false, returned: false },
         &[],
     )
 }

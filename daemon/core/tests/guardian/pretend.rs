@@ -443,7 +443,7 @@ pub(crate) fn well(action: &Action, standing: impl Fn(&RegionName) -> TargetPosi
         Action::MeasureLoss { region, databases } => {
             Output::Positions { positions: databases.iter().map(|d| (d.clone(), standing(region))).collect() }
         }
-        Action::Fence { region, databases, planned } => {
+        Action::Fence { region, databases, planned, .. } => {
             let TargetPosition { system, timeline, position } = standing(region);
             let end = LogPosition { system, timeline, lsn: position.received };
             let sqlstate = "25006".to_owned();

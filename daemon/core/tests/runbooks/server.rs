@@ -163,7 +163,7 @@ impl Estate {
                 Ok(Output::Ready { behind: Duration::from_millis(4) })
             }
             Action::Drain { region, .. } => self.answers(region).map(|()| Output::Drained),
-            Action::Fence { region, databases, planned } => self.fence(region, databases, *planned),
+            Action::Fence { region, databases, planned, .. } => self.fence(region, databases, *planned),
             Action::Lift { region, .. } => {
                 self.answers(region)?;
                 let closed = std::mem::replace(&mut self.server(region).fenced, false);

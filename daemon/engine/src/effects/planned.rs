@@ -82,10 +82,15 @@ impl Effects<'_> {
         &self,
         region: &RegionName,
         databases: &BTreeSet<DatabaseName>,
+        returned: bool,
     ) -> Result<Output, Fault> {
-        let proofs = self
-            .each(region, databases, |d, call| async move { d.ensure_closed(&call).await }.boxed())
-            .await?;
+        let close = |d: Arc<dyn Database>, call: Call| {
+            async move {
+                if returned { d.ensure_shut_out(&call).await } else { d.ensure_closed(&call).await }
+            }
+            .boxed()
+        };
+        let proofs = self.each(region, databases, close).await?;
         Ok(Output::Fenced { proofs })
     }
 

@@ -8,7 +8,9 @@
 //!
 //! **Invariant:** the region is never isolated, and no session of a server in recovery is touched.
 //! **Invariant:** nothing that a client was told is after the end that is reported.
-//! **Invariant:** settings of the operator's own are not overwritten: undoing could not put them back.
+//! **Invariant:** settings of the operator's own are not overwritten in a planned move: undoing could not put them back.
+//! **Invariant:** an old primary that has returned is closed whatever it has prepared or set: open, it would be a second
+//! place that takes writes for as long as nobody looks.
 
 use std::collections::BTreeSet;
 
@@ -36,9 +38,18 @@ const PREPARED: &str = "SELECT count(*), coalesce(min(gid), '') FROM pg_prepared
 /// The end of this record; in one transaction, which flushes itself and all before it.
 const LAST_RECORD: &str = "SELECT pg_logical_emit_message(true, 'lifeboat', 'closed')::text, set_config('synchronous_commit', 'local', true)";
 
+/// Whether there is time to be asked to tidy up first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// The only primary, in a planned move: refused while anything would suffer.
+    Planned,
+    /// An old one that has returned.
+    Returned,
+}
+
 impl Member {
     /// Closes the server over SQL; one that cannot be reached is stopped by its host, if there is a way to it.
-    pub(crate) async fn close(&self, call: &Call) -> Result<FenceProof, Fault> {
+    pub(crate) async fn close(&self, call: &Call, care: Care) -> Result<FenceProof, Fault> {
         let done = "closing was begun and is not proven";
         let mut gone = false;
         let closed = in_time(call.limit, done, &mut Asked::default(), async |asked| {
@@ -50,7 +61,7 @@ impl Member {
                     return Err(trouble.fault());
                 }
             };
-            self.close_over_sql(call, &reached.session, &reached.sample, asked).await
+            self.close_over_sql(call, care, (&reached.session, &reached.sample), asked).await
         })
         .await;
         match closed {
@@ -64,8 +75,8 @@ impl Member {
     async fn close_over_sql(
         &self,
         call: &Call,
-        session: &Session,
-        sample: &Sample,
+        care: Care,
+        (session, sample): (&Session, &Sample),
         asked: &mut Asked,
     ) -> Result<FenceProof, Fault> {
         if let Some(newest) = sample.newest_epoch.filter(|newest| *newest > call.epoch) {
@@ -75,12 +86,23 @@ impl Member {
         if sample.standby {
             return Err(refused("it is in recovery: there is no primary here to close"));
         }
-        nothing_prepared(session, asked).await?;
-        nothing_of_others(session).await?;
+        match care {
+            Care::Planned => {
+                nothing_prepared(session, asked).await?;
+                nothing_of_others(session).await?;
+            }
+            Care::Returned => {
+                if let Err(fault) = nothing_of_others(session).await {
+                    tracing::warn!(region = %self.options.region, reason = fault.detail, "closed all the same");
+                }
+            }
+        }
         asked.0 = true;
         let mut ended = BTreeSet::new();
         self.shut(call, session, &mut ended).await?;
-        nothing_prepared(session, asked).await?;
+        if care == Care::Planned {
+            nothing_prepared(session, asked).await?;
+        }
         let sqlstate = self.refusal(call, session).await?;
         let lsn = position(session, LAST_RECORD).await.map_err(|trouble| asked.fault(&trouble))?;
         let end = LogPosition { system: sample.system, timeline: sample.timeline, lsn };

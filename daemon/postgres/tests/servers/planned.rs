@@ -195,7 +195,12 @@ async fn a_prepared_transaction_is_a_reason_not_to_close() {
     app.batch_execute("BEGIN; INSERT INTO orders DEFAULT VALUES; PREPARE TRANSACTION 'p1'").await.unwrap();
     let east = single.server.member();
     assert_refused(east.ensure_closed(&call(8)).await, "1 prepared transactions (the first is p1)");
-    app.batch_execute("COMMIT PREPARED 'p1'").await.expect("it is still open, and so is its session");
+    app.batch_execute("SELECT 1").await.expect("it is still open, and so is its session");
+    // One that has returned is closed all the same: open, it is a second primary.
+    closed(east.ensure_shut_out(&call(8)).await.unwrap());
+    east.ensure_open(&call(8)).await.unwrap();
+    let app = single.server.connect("app").await.unwrap();
+    app.batch_execute("COMMIT PREPARED 'p1'").await.unwrap();
     closed(east.ensure_closed(&call(8)).await.unwrap());
 }
 
@@ -206,6 +211,9 @@ async fn a_setting_of_the_operators_own_is_not_overwritten() {
     let east = single.server.member();
     assert_refused(east.ensure_closed(&call(8)).await, "default_transaction_read_only was set with ALTER");
     insert(&single.server).await;
+    let foreign = Single::start().await;
+    foreign.server.set("default_transaction_read_only", "off").await;
+    closed(foreign.server.member().ensure_shut_out(&call(8)).await.unwrap());
     let person = single.server.client().await;
     person.execute("ALTER SYSTEM RESET default_transaction_read_only", &[]).await.unwrap();
     person.execute("SELECT pg_reload_conf()", &[]).await.unwrap();

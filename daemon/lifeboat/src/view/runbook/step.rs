@@ -30,7 +30,7 @@ impl Sheet<'_> {
             Action::Drain { region, databases } => {
                 self.each(databases, region, "CHECKPOINT;") + "It must show `CHECKPOINT`. If it takes too long, go on: it only makes what follows shorter.\n\n"
             }
-            Action::Fence { region, databases, planned } => self.fence(region, databases, *planned),
+            Action::Fence { region, databases, planned, .. } => self.fence(region, databases, *planned),
             Action::Lift { region, databases } => self.lift(region, databases),
             Action::CatchUp { region, .. } => self.catch_up(region, step),
             Action::Promote { region, databases } => self.promote(region, &databases.keys().cloned().collect()),
