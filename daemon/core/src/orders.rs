@@ -239,9 +239,15 @@ impl Deciding<'_> {
             let step = open.current().map(|(_, step, _)| step.name.clone());
             return Err(Reason::StepUnderWay { run: id.clone(), step });
         }
+        // Nobody writes there until a person lifts the fence, or the run is taken back instead of given up.
+        let fence = open.place(Deed::Fence).filter(|index| open.attempts[*index] > 0 && !open.past_return);
+        let closed = fence.map(|_| open.plan.from.clone());
         self.end(Ending::Abandoned, Severity::Critical, Reason::GivenUp { person: by, why });
         let primary = &self.workload.ledger.primary;
-        let text = format!("run {id} is given up; on record, {} lives in {primary}", self.name());
+        let mut text = format!("run {id} is given up; on record, {} lives in {primary}", self.name());
+        if let Some(region) = closed {
+            text.push_str(&format!("; the fence of {region} stays until a person lifts it"));
+        }
         Ok(Answer::Accepted { run: None, text })
     }
 
