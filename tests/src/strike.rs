@@ -78,7 +78,7 @@ impl Series {
         let limit = 3 * self.wanted.len() as u64;
         assert!(self.rounds <= limit, "no kill came where it should: {self:?}");
         self.aimed = i64::try_from(place).unwrap();
-        u64::try_from(self.aimed + 1 + self.drift).ok().or(Some(1))
+        u64::try_from((self.aimed + 1 + self.drift).max(1)).ok()
     }
 
     fn missing(&self, label: &String) -> bool {
@@ -87,14 +87,20 @@ impl Series {
 
     fn came(&mut self, label: String, recovered_ms: u64) {
         println!("{}: killed after \"{label}\", over {recovered_ms} ms after the restart", self.name);
-        let came =
-            self.wanted.iter().position(|wanted| *wanted == label).map(|place| i64::try_from(place).unwrap());
+        // A verdict may come anywhere, and more than once: it says nothing of the place.
+        let place = self.wanted.iter().position(|wanted| *wanted == label && of_a_run(wanted));
+        let came = place.map(|place| i64::try_from(place).unwrap());
         self.drift = match came {
             Some(came) if came != self.aimed => self.drift + (self.aimed - came).signum(),
             Some(_) => self.drift,
             None => self.drift + 1,
         };
         self.hit.insert(label, recovered_ms);
+    }
+
+    /// The run was over before the kill: there were fewer commits than in the undisturbed one.
+    fn missed(&mut self) {
+        self.drift -= 1;
     }
 
     /// The longest time from a restart to the end of the run, in milliseconds.
@@ -152,7 +158,7 @@ pub async fn struck(
     lab: &Lab,
     kind: &str,
     nth: Option<u64>,
-    series: Option<&mut Series>,
+    mut series: Option<&mut Series>,
     begin: impl AsyncFn(),
 ) -> Struck {
     let before = lab.last_sequence().await;
@@ -181,6 +187,9 @@ pub async fn struck(
     let records = lab.records_after(before).await;
     let opened = records.iter().filter(|r| r["record"]["plan"]["kind"] == kind).count();
     assert_eq!(opened, 1, "the same run, not another");
+    if let (None, Some(_), Some(series)) = (restarted, nth, series.as_deref_mut()) {
+        series.missed();
+    }
     if let (Some(since), Some(series)) = (restarted, series) {
         let place = records.iter().position(|r| r["record"]["kind"] == "agent-started").unwrap();
         if let Some(last) = place.checked_sub(1) {
