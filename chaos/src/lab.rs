@@ -88,6 +88,19 @@ pub enum LabError {
     Host(#[from] HostError),
 }
 
+/// The program in the lab's own folder: another name of the same file where that can be, else a copy.
+fn within_reach(lab: &Path, program: &Path) -> io::Result<PathBuf> {
+    let folder = lab.join("bin");
+    std::fs::create_dir_all(&folder)?;
+    let place = folder.join(program.file_name().unwrap_or_default());
+    match std::fs::hard_link(program, &place) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(_) => std::fs::copy(program, &place).map(drop)?,
+    }
+    Ok(place)
+}
+
 fn io(act: impl Into<String>) -> impl FnOnce(io::Error) -> LabError {
     let act = act.into();
     move |source| LabError::Io { act, source }
@@ -200,6 +213,10 @@ impl Lab {
             return Err(LabError::Program("lifeboat"));
         }
         let folder = Folder::make(&chaos, options.keep).map_err(io("make the lab's folder"))?;
+        // The database's user runs them, too, and may not enter the folder they were built in.
+        let chaos = within_reach(&folder.path, &chaos).map_err(io("put chaos into the lab's folder"))?;
+        let lifeboat = lifeboat.map(|lifeboat| within_reach(&folder.path, &lifeboat)).transpose();
+        let lifeboat = lifeboat.map_err(io("put lifeboat into the lab's folder"))?;
         let network = Network::claim().map_err(io("claim addresses on loopback"))?;
         let passwords = Passwords::random().map_err(io("make up passwords"))?;
         let mut servers = BTreeMap::new();
