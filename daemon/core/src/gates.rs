@@ -117,8 +117,7 @@ impl Gates<'_> {
                 why: pause.reason.clone(),
             }),
             _ => {
-                let windows = self.workload.policy.maintenance.iter();
-                let open = windows.filter_map(|window| window.open_until(self.now)).max();
+                let open = self.workload.policy.maintenance_until(self.now);
                 open.map_or(Ok(Reason::NotPaused), |until| Err(Reason::MaintenanceUntil { until }))
             }
         }

@@ -50,19 +50,13 @@ fn workload_status(gates: &Gates<'_>) -> WorkloadStatus {
         epoch: ledger.epoch,
         regions: regions.collect(),
         paused: pause,
-        maintenance: maintenance(gates),
+        maintenance: policy.maintenance_until(gates.now).map(|until| Reason::MaintenanceUntil { until }),
         kept_out: ledger.kept_out.clone(),
         run: run_status(&ledger.phase),
         conditions: gates.conditions(),
         rto: policy.objectives.rto,
         rpo: policy.objectives.rpo,
     }
-}
-
-fn maintenance(gates: &Gates<'_>) -> Option<Reason> {
-    let windows = gates.workload.policy.maintenance.iter();
-    let until = windows.filter_map(|window| window.open_until(gates.now)).max()?;
-    Some(Reason::MaintenanceUntil { until })
 }
 
 fn run_status(phase: &Phase) -> Option<RunStatus> {

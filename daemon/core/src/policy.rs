@@ -93,6 +93,11 @@ impl WorkloadPolicy {
         slowest.unwrap_or_default() + self.failover.freshness
     }
 
+    /// When the maintenance window that is open now ends, the last of them when there are several.
+    pub fn maintenance_until(&self, now: Moment) -> Option<Moment> {
+        self.maintenance.iter().filter_map(|window| window.open_until(now)).max()
+    }
+
     /// All regions of the workload, home first.
     pub fn regions(&self) -> impl Iterator<Item = &RegionName> {
         std::iter::once(&self.home).chain(&self.standbys)

@@ -11,7 +11,7 @@ mod hands;
 pub mod inbox;
 pub mod journal;
 pub mod ports;
-mod program;
+pub mod program;
 mod report;
 mod tasks;
 mod watch;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lifeboat_core::{Fault, FaultKind, time};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 /// Bytes that are taken of each of its outputs; the rest is read and thrown away.
 const LONGEST_OUTPUT: u64 = 64 << 10;
@@ -22,7 +22,7 @@ const KEPT: usize = 500;
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Where the program and what it calls are looked for.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Values shorter than this are words of their own and not secrets.
 const SHORTEST_SECRET: usize = 6;
@@ -55,7 +55,9 @@ pub(crate) async fn run(
     let out = tokio::spawn(listen(child.stdout.take()));
     let err = tokio::spawn(listen(child.stderr.take()));
     let Ok(ended) = tokio::time::timeout(limit, child.wait()).await else {
-        end_group(&mut child).await;
+        kill_group(child.id());
+        // What comes of this changes nothing: it may have had its effect.
+        let _ = child.kill().await;
         let detail = format!("{program} did not end within {} and was killed", time::length(limit));
         return Err(Fault::new(FaultKind::Unclear, detail));
     };
@@ -73,14 +75,13 @@ pub(crate) async fn run(
     }
 }
 
-/// Ends the program and all that it started.
-async fn end_group(child: &mut Child) {
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+/// Ends the process group that the process of this id leads.
+pub fn kill_group(leader: Option<u32>) {
+    let group = leader.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
     if let Some(group) = group {
-        // The child itself is killed below, whatever comes of this.
+        // The leader itself is ended apart from this, whatever comes of it.
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
-    let _ = child.kill().await;
 }
 
 /// Takes as much as is allowed, and reads on: a program must not be stopped by a full pipe.

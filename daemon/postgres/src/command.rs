@@ -7,6 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use lifeboat_core::{Epoch, Fault, FaultKind, RegionName};
+use lifeboat_engine::program::{PATH, kill_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
@@ -18,9 +19,6 @@ const SHOWN: usize = 300;
 
 /// How long output is awaited once the command has ended: a child of it may hold the pipe open.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-
-/// Where the command and what it calls are looked for.
-pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The command's argv for a region and an epoch.
 pub(crate) fn argv(written: &[String], region: &RegionName, epoch: Epoch) -> Vec<String> {
@@ -71,15 +69,6 @@ pub(crate) async fn run(
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(failed(program, status, &said.unwrap_or_default())),
         _ => Err(Fault::new(FaultKind::Unclear, format!("{program} was started, and its end was not seen"))),
-    }
-}
-
-/// Ends the process group that the process of this id leads.
-pub(crate) fn kill_group(leader: Option<u32>) {
-    let group = leader.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-    if let Some(group) = group {
-        // The leader itself is ended apart from this, whatever comes of it.
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
 }
 

@@ -11,7 +11,7 @@ use lifeboat_core::{Fault, FaultKind};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-use crate::command::PATH;
+use lifeboat_engine::program::PATH;
 
 /// Bytes kept of what a program says.
 const LONGEST_OUTPUT: u64 = 8 << 20;

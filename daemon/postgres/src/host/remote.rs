@@ -8,10 +8,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use lifeboat_core::{Fault, FaultKind};
+use lifeboat_engine::program::{PATH, kill_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::command::{PATH, kill_group};
+use crate::command;
 use crate::host::program::tail;
 use crate::host::protocol::{Done, Reply, Request};
 
@@ -94,9 +95,7 @@ impl HostCommand {
     }
 
     fn start(&self, request: &Request) -> Result<Child, Fault> {
-        let (region, epoch) = (request.region.as_str(), request.epoch.to_string());
-        let fill = |part: &String| part.replace("{region}", region).replace("{epoch}", &epoch);
-        let argv: Vec<String> = self.argv.iter().map(fill).collect();
+        let argv = command::argv(&self.argv, &request.region, request.epoch);
         let (program, arguments) = argv
             .split_first()
             .ok_or_else(|| Fault::new(FaultKind::Refused, "the command to the database host is empty"))?;

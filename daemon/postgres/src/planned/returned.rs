@@ -9,8 +9,7 @@ use lifeboat_core::{Fault, FaultKind, Source, SystemIdentifier};
 use lifeboat_engine::ports::Call;
 
 use super::{Asked, in_time, refused, same_cluster};
-use crate::command;
-use crate::host::{Act, Done, HostCommand, Request, VERSION};
+use crate::host::{Act, Done, Request, VERSION};
 use crate::member::Member;
 use crate::trouble::Trouble;
 
@@ -85,8 +84,6 @@ impl Member {
             limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
             act,
         };
-        let argv = command::argv(&command.argv, &self.options.region, call.epoch);
-        let command = HostCommand { argv, timeout: command.timeout };
         let asking = tokio::time::timeout(limit, Box::pin(command.ask(&request))).await;
         asking.unwrap_or_else(|_| {
             let detail = format!("its host did not answer within {} ms", limit.as_millis());
