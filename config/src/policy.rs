@@ -23,6 +23,7 @@ pub(crate) fn of(document: &Document) -> Policy {
     let agent = &document.agent;
     Policy {
         agent: AgentName::new(agent.name.as_str()),
+        agents: BTreeMap::new(),
         connectivity: ConnectivityPolicy { witnesses: agent.witnesses.len(), quorum: agent.quorum() },
         workloads: document
             .workloads
@@ -50,6 +51,7 @@ fn workload(workload: &Workload) -> WorkloadPolicy {
         fences: workload.fence.iter().map(|(r, f)| (RegionName::new(r), f.timeout.0)).collect(),
         canary: workload.canary.is_some(),
         hosts: hosts(workload),
+        sentries: BTreeSet::new(),
         maintenance: workload.maintenance.iter().flat_map(windows).collect(),
     }
 }
@@ -75,6 +77,11 @@ fn failover(failover: &workload::Failover) -> FailoverPolicy {
         },
         quorum: failover.quorum,
         approvals: if failover.approvals > 1 { 2 } else { 1 },
+        outside: 0,
+        rpo_bytes: None,
+        sample_age: None,
+        fence_expiry: failover.fence_expiry,
+        fence_cut_off: false,
         hold_down: failover.hold_down.0,
         rejoin: failover.rejoin == workload::Rejoin::Automatic,
         cooldown: failover.cooldown.0,

@@ -43,6 +43,11 @@ fn workload(name: &str, probes: usize) -> WorkloadPolicy {
             approval_expires: Duration::from_secs(3_600),
             freshness: Duration::from_secs(30),
             approvals: 1,
+            outside: 0,
+            rpo_bytes: None,
+            sample_age: None,
+            fence_expiry: false,
+            fence_cut_off: false,
             hold_down: Duration::from_secs(600),
             rejoin: true,
         },
@@ -52,6 +57,7 @@ fn workload(name: &str, probes: usize) -> WorkloadPolicy {
         fences: BTreeMap::new(),
         canary: false,
         hosts: std::collections::BTreeSet::new(),
+        sentries: std::collections::BTreeSet::new(),
         maintenance: Vec::new(),
     }
 }
@@ -59,6 +65,7 @@ fn workload(name: &str, probes: usize) -> WorkloadPolicy {
 fn policy(workloads: Vec<WorkloadPolicy>) -> Policy {
     Policy {
         agent: "bastion".into(),
+        agents: BTreeMap::new(),
         connectivity: ConnectivityPolicy { witnesses: 3, quorum: 2 },
         workloads: workloads.into_iter().map(|w| (w.name.clone(), w)).collect(),
     }

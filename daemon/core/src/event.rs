@@ -1,9 +1,12 @@
 //! Everything that can happen to the guardian: one closed enum.
 
-use crate::names::{AgentName, RunId, StepName, WorkloadName};
+use crate::head::Guarded;
+use crate::names::{AgentName, RegionName, RunId, StepName, WorkloadName};
 use crate::order::Order;
 use crate::outcome::Outcome;
+use crate::record::Stamped;
 use crate::sighting::Sighting;
+use crate::testimony::{Beat, Testimony};
 
 /// What can happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,32 @@ pub enum Event {
     Witnessed(Witnessing),
     /// A person gave an order.
     Ordered(Order),
+    /// Another vantage has said what it sees.
+    Testified(Testimony),
+    /// A vantage has not said anything for too long.
+    Silenced(AgentName),
+    /// This agent decides from now on: it has read the whole record, and holds the tenure.
+    Elected {
+        /// The tenure.
+        term: u64,
+    },
+    /// Another agent decides, or nobody: this one stands by. What it decided and could not put on record never was.
+    Deposed,
+    /// This agent, which decides, gave a sign of life that vantages echo.
+    Beaten(Beat),
+    /// Another agent has written a record, and this one stands by.
+    Recorded(Stamped),
+    /// Whether what the agents share can be reached; with what is wrong, when it cannot.
+    Coordinated(Result<(), String>),
+    /// What a sentry says of the database beside it; none when it has not renewed its lease in time.
+    Guarded {
+        /// The workload.
+        workload: WorkloadName,
+        /// The region.
+        region: RegionName,
+        /// What it says.
+        says: Option<Guarded>,
+    },
     /// An attempt at a step has ended.
     StepEnded {
         /// Which.

@@ -106,6 +106,14 @@ impl Guardian {
             Event::Sighted(sighting) => self.sight(now, &sighting),
             Event::Witnessed(witnessing) => self.witness(now, witnessing),
             Event::Ordered(order) => self.order(now, order),
+            Event::Testified(_)
+            | Event::Silenced(_)
+            | Event::Elected { .. }
+            | Event::Deposed
+            | Event::Beaten(_)
+            | Event::Recorded(_)
+            | Event::Coordinated(_)
+            | Event::Guarded { .. } => Decision::default(),
             Event::StepEnded { ended, outcome } => self.with(now, &ended.workload, |deciding| {
                 if deciding.reaction(Happening::StepEnded) == Reaction::TakeOutcome {
                     deciding.take_outcome(&ended, outcome);

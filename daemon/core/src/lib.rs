@@ -15,6 +15,7 @@ pub mod event;
 pub mod forecast;
 mod gates;
 pub mod guardian;
+pub mod head;
 pub mod health;
 pub mod ledger;
 pub mod loss;
@@ -34,6 +35,7 @@ pub mod sighting;
 pub mod status;
 mod survey;
 mod telling;
+pub mod testimony;
 pub mod time;
 
 pub use condition::Condition;

@@ -140,14 +140,42 @@ pub enum FenceProof {
     },
     /// The server is stopped, says the tool on its host.
     Stopped,
+    /// Its write lease ran out: it cannot be renewed any more, and the sentry beside it has stopped the database by its own
+    /// clock. The region itself was not heard.
+    Expired {
+        /// The length of the lease, in milliseconds.
+        #[serde(with = "time::millis")]
+        lease: Duration,
+        /// How long after its last possible renewal this was said, margins included, in milliseconds.
+        #[serde(with = "time::millis")]
+        waited: Duration,
+    },
+    /// The only standby whose word it needs to acknowledge a commit has stopped receiving from it: nothing after `end` can be
+    /// acknowledged. The region itself was not heard.
+    CutOff {
+        /// The standby, as the primary named it.
+        standby: String,
+        /// Where the log that the standby received ends.
+        end: LogPosition,
+    },
 }
 
 impl FenceProof {
+    /// Its rank: what was seen at the old primary itself comes before what follows from its log, and that before what
+    /// follows from clocks. Lower is better.
+    pub const fn rank(&self) -> u8 {
+        match self {
+            Self::WriteRefused { .. } | Self::Isolated { .. } | Self::Closed { .. } | Self::Stopped => 0,
+            Self::CutOff { .. } => 1,
+            Self::Expired { .. } => 2,
+        }
+    }
+
     /// Where the log ends, when that is known.
     pub const fn end(&self) -> Option<&LogPosition> {
         match self {
-            Self::Closed { end, .. } => Some(end),
-            Self::WriteRefused { .. } | Self::Isolated { .. } | Self::Stopped => None,
+            Self::Closed { end, .. } | Self::CutOff { end, .. } => Some(end),
+            Self::WriteRefused { .. } | Self::Isolated { .. } | Self::Stopped | Self::Expired { .. } => None,
         }
     }
 }

@@ -16,6 +16,9 @@ pub struct Policy {
     pub agent: AgentName,
     /// How this agent proves its own connectivity.
     pub connectivity: ConnectivityPolicy,
+    /// All agents that share the record, this one too, with the place that each fails with: a region, or a place of its
+    /// own. Empty when this agent is alone.
+    pub agents: BTreeMap<AgentName, RegionName>,
     /// Each workload by its name.
     pub workloads: BTreeMap<WorkloadName, WorkloadPolicy>,
 }
@@ -52,6 +55,8 @@ pub struct WorkloadPolicy {
     pub fences: BTreeMap<RegionName, Duration>,
     /// Whether a canary client is configured.
     pub canary: bool,
+    /// The regions whose databases have a sentry beside them.
+    pub sentries: BTreeSet<RegionName>,
     /// The regions on whose database hosts commands can be run: their databases can be salvaged and made standbys.
     pub hosts: BTreeSet<RegionName>,
     /// When no automatic action is taken, besides pauses.
@@ -120,6 +125,16 @@ pub struct FailoverPolicy {
     pub mode: Mode,
     /// How many vantages must see the primary as lost.
     pub quorum: usize,
+    /// How many of these must be outside the primary region.
+    pub outside: usize,
+    /// More bytes of log than this that would be lost block the automatic path; none: only seconds count.
+    pub rpo_bytes: Option<u64>,
+    /// A sample of the primary older than this says nothing about the loss; none: only the loss itself counts.
+    pub sample_age: Option<Duration>,
+    /// Whether an expired write lease is taken as a fence, without a word from the region.
+    pub fence_expiry: bool,
+    /// Whether it is taken as a fence that the only synchronous standby has stopped receiving.
+    pub fence_cut_off: bool,
     /// No automatic failover within this of the end of the last run.
     pub cooldown: Duration,
     /// How many automatic failovers are allowed within `budget_window`.

@@ -172,6 +172,16 @@ impl fmt::Display for FenceProof {
                 "closed: a write over a session opened before was refused ({sqlstate}), {sessions_ended} sessions ended, its log ends at {end}"
             ),
             Self::Stopped => f.write_str("the server is stopped"),
+            Self::Expired { lease, waited } => write!(
+                f,
+                "its write lease of {} ran out {} after it could last be renewed; the sentry beside it has stopped the database by then",
+                time::length(*lease),
+                time::length(*waited)
+            ),
+            Self::CutOff { standby, end } => write!(
+                f,
+                "{standby}, without whose word it acknowledges nothing, has stopped receiving from it at {end}"
+            ),
         }
     }
 }

@@ -5,17 +5,20 @@
 //!
 //! **Invariant:** an adapter never retries a step by itself, never decides, and never takes "no answer" as yes.
 
+mod coordination;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
+pub use coordination::{Change, Coordination, CoordinationError, Renewal, Seal, Tenure, WriteLeases};
 use lifeboat_core::decision::Notice;
 use lifeboat_core::outcome::{
     Census, FenceProof, LogPosition, NameSwitched, Promotion, Rejoined, Salvage, Source, TargetPosition,
     Visit,
 };
 use lifeboat_core::sighting::Look;
-use lifeboat_core::{AgentName, Epoch, Fault, Moment, RegionName, RunId, SystemIdentifier};
+use lifeboat_core::{AgentName, Epoch, Fault, FaultKind, Moment, RegionName, RunId, SystemIdentifier};
 
 /// What every mutating call carries.
 #[derive(Clone, Debug)]
@@ -135,6 +138,14 @@ pub trait Database: Send + Sync {
 
     /// On the host of an old primary: makes it a standby of `source`. Repeating it finds it following.
     async fn ensure_rejoined(&self, call: &Call, source: &Source) -> Result<Rejoined, Fault>;
+
+    /// Target side, in a failover: stops receiving from the old primary, which waits for the word of this
+    /// standby alone, and proves where what it received ends. Nothing after that can be acknowledged there. Takes
+    /// effect at once and outlasts a restart of the server; repeating it proves it again. Promotion follows.
+    async fn ensure_cut_off(&self, call: &Call) -> Result<FenceProof, Fault> {
+        let _ = call;
+        Err(Fault::new(FaultKind::Refused, "this database cannot be cut off"))
+    }
 
     /// One statement of the operator's; the first column of the first row, as text.
     async fn query(&self, call: &Call, statement: &str) -> Result<Option<String>, Fault>;

@@ -82,6 +82,11 @@ pub(crate) fn workload() -> WorkloadPolicy {
             approval_expires: seconds(3_600),
             freshness: seconds(30),
             approvals: 1,
+            outside: 0,
+            rpo_bytes: None,
+            sample_age: None,
+            fence_expiry: false,
+            fence_cut_off: false,
             hold_down: Duration::from_secs(600),
             rejoin: false,
         },
@@ -94,6 +99,7 @@ pub(crate) fn workload() -> WorkloadPolicy {
         fences: BTreeMap::new(),
         canary: true,
         hosts: std::collections::BTreeSet::new(),
+        sentries: BTreeSet::new(),
         maintenance: Vec::new(),
     }
 }
@@ -102,6 +108,7 @@ pub(crate) fn workload() -> WorkloadPolicy {
 pub(crate) fn policy(workloads: impl IntoIterator<Item = WorkloadPolicy>) -> Policy {
     Policy {
         agent: agent(),
+        agents: BTreeMap::new(),
         connectivity: ConnectivityPolicy { witnesses: 3, quorum: 2 },
         workloads: workloads.into_iter().map(|w| (w.name.clone(), w)).collect(),
     }

@@ -92,6 +92,11 @@ fn policy(hosts: &[&str], rejoin: bool) -> Policy {
             approval_expires: Duration::from_secs(600),
             freshness: Duration::from_secs(30),
             approvals: 1,
+            outside: 0,
+            rpo_bytes: None,
+            sample_age: None,
+            fence_expiry: false,
+            fence_cut_off: false,
             hold_down: Duration::from_secs(60),
             rejoin,
         },
@@ -104,10 +109,12 @@ fn policy(hosts: &[&str], rejoin: bool) -> Policy {
         fences: BTreeMap::new(),
         canary: true,
         hosts: hosts.iter().map(|region| RegionName::new(*region)).collect(),
+        sentries: BTreeSet::new(),
         maintenance: Vec::new(),
     };
     Policy {
         agent: "bastion-west".into(),
+        agents: BTreeMap::new(),
         connectivity: ConnectivityPolicy { witnesses: 3, quorum: 2 },
         workloads: BTreeMap::from([(shop(), workload)]),
     }

@@ -57,6 +57,11 @@ pub(crate) fn policy(more: usize) -> Policy {
             approval_expires: Duration::from_secs(600),
             freshness: Duration::from_secs(30),
             approvals: 1,
+            outside: 0,
+            rpo_bytes: None,
+            sample_age: None,
+            fence_expiry: false,
+            fence_cut_off: false,
             hold_down: Duration::from_secs(600),
             rejoin: false,
         },
@@ -69,10 +74,12 @@ pub(crate) fn policy(more: usize) -> Policy {
         fences: BTreeMap::new(),
         canary: true,
         hosts: std::collections::BTreeSet::new(),
+        sentries: BTreeSet::new(),
         maintenance: Vec::new(),
     };
     Policy {
         agent: "bastion-west".into(),
+        agents: BTreeMap::new(),
         connectivity: ConnectivityPolicy { witnesses: 3, quorum: 2 },
         workloads: [(shop(), workload)].into(),
     }
