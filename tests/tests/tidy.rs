@@ -16,6 +16,8 @@ const RANKS: [(&str, u8); 10] = [
     ("lifeboat-probe", 3),
     ("lifeboat-postgres", 3),
     ("lifeboat-dns", 3),
+    ("lifeboat-lease", 3),
+    ("lifeboat-sentry", 3),
     ("lifeboat-chaos", 3),
     ("lifeboat", 4),
     ("lifeboat-tests", 5),
