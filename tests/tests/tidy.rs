@@ -8,7 +8,7 @@ use lifeboat_tests::workspace;
 use serde_json::Value;
 
 /// Which packages may depend on which: on lower ranks only (`daemon/ARCHITECTURE.md`).
-const RANKS: [(&str, u8); 10] = [
+const RANKS: [(&str, u8); 12] = [
     ("lifeboat-runbooks", 0),
     ("lifeboat-core", 1),
     ("lifeboat-config", 2),

@@ -14,6 +14,9 @@ pub struct Head {
     pub holder: RegionName,
     /// Whether that region is being fenced: its lease is not renewed any more, and its sentry stops the database.
     pub closing: bool,
+    /// The region whose database is being made the primary, and will hold the lease next: a primary there that has no lease
+    /// yet is as it should be, and its sentry leaves it alone.
+    pub coming: Option<RegionName>,
 }
 
 /// What a sentry says of the database beside it.
