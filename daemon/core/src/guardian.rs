@@ -4,6 +4,7 @@
 //! **Invariant:** the same policy, records and events give the same decisions, byte for byte.
 
 mod by_hand;
+mod standing;
 
 use std::collections::BTreeMap;
 
@@ -52,6 +53,10 @@ pub struct Guardian {
     started: Option<Moment>,
     /// Runs that are open on record, of workloads that are not in the policy.
     orphans: BTreeMap<WorkloadName, RunId>,
+    /// All agents that share the record, each with the place that it fails with.
+    agents: BTreeMap<AgentName, RegionName>,
+    /// Whether another agent decides, or nobody.
+    standing: bool,
 }
 
 /// What happens while one decision is made: where it comes from, and what it has come to so far.
@@ -81,35 +86,31 @@ impl Guardian {
             witnesses: Witnesses::default(),
             started: None,
             orphans: BTreeMap::new(),
+            agents: policy.agents,
+            standing: false,
         };
-        for stamped in records {
-            let Some(name) = stamped.record.workload() else { continue };
-            match (guardian.workloads.get_mut(name), &stamped.record) {
-                (Some(workload), record) => workload.ledger.apply(stamped.at, record),
-                (None, Record::RunOpened { run, .. }) => {
-                    guardian.orphans.insert(name.clone(), run.clone());
-                }
-                (None, Record::RunEnded { .. }) => {
-                    guardian.orphans.remove(name);
-                }
-                (None, _) => {}
-            }
-        }
+        records.iter().for_each(|stamped| guardian.take_in(stamped));
         guardian
     }
 
     /// What is to be done about an event, now. Moments must not run backwards.
     pub fn decide(&mut self, now: Moment, event: Event) -> Decision {
+        if self.standing {
+            return self.stand(now, event);
+        }
         match event {
             Event::Started => self.start(now),
             Event::Tick => self.every(now, Happening::Assessed),
             Event::Sighted(sighting) => self.sight(now, &sighting),
             Event::Witnessed(witnessing) => self.witness(now, witnessing),
             Event::Ordered(order) => self.order(now, order),
+            Event::Deposed => {
+                self.stand_by();
+                Decision::default()
+            }
             Event::Testified(_)
             | Event::Silenced(_)
             | Event::Elected { .. }
-            | Event::Deposed
             | Event::Beaten(_)
             | Event::Recorded(_)
             | Event::Coordinated(_)

@@ -102,6 +102,13 @@ pub enum Action {
         /// Whether it is an old primary that has returned: one that is not closed stays a second place that takes writes.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         returned: bool,
+        /// Whether an expired write lease is taken as a fence.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        expiry: bool,
+        /// The target region, when it is taken as a fence that its databases, the only synchronous standbys, have stopped
+        /// receiving.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cut_off: Option<RegionName>,
     },
     /// Make each database of the region a primary.
     Promote {

@@ -345,6 +345,12 @@ pub enum Reason {
         until: Moment,
         now: Moment,
     },
+    NobodyDecides {
+        because: String,
+    },
+    OrderUnclear {
+        because: String,
+    },
 }
 
 impl Reason {

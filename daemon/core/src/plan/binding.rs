@@ -123,6 +123,8 @@ impl Binding<'_> {
                 databases,
                 planned: kind != Kind::Failover,
                 returned: kind == Kind::Rejoin,
+                expiry: false,
+                cut_off: None,
             },
             Deed::Lift => Action::Lift { region: from, databases },
             Deed::CatchUp => Action::CatchUp { region: to, goals: BTreeMap::new() },

@@ -60,7 +60,9 @@ impl fmt::Display for Reason {
             | Self::NotSkippable { .. }
             | Self::AlreadyApproved { .. }
             | Self::FollowsAlready { .. }
-            | Self::PauseInThePast { .. } => self.write_refusal(f),
+            | Self::PauseInThePast { .. }
+            | Self::NobodyDecides { .. }
+            | Self::OrderUnclear { .. } => self.write_refusal(f),
             _ => self.write_condition(f),
         }
     }
@@ -313,6 +315,14 @@ impl Reason {
             }
             Self::FollowsAlready { region } => write!(f, "{region} follows the primary already"),
             Self::PauseInThePast { until, now } => write!(f, "{until} has passed (it is {now})"),
+            Self::NobodyDecides { because } => write!(
+                f,
+                "no agent decides now, and nothing was started: {because}. Give the order again when one does: lifeboat status"
+            ),
+            Self::OrderUnclear { because } => write!(
+                f,
+                "it is not known whether the agent that decides took the order ({because}). Look before it is given again: lifeboat history"
+            ),
             _ => Ok(()),
         }
     }

@@ -56,7 +56,14 @@ fn fence() -> PlannedStep {
     step(
         "fence",
         Deed::Fence,
-        Action::Fence { region: east(), databases: BTreeSet::new(), planned: false, returned: false },
+        Action::Fence {
+            region: east(),
+            databases: BTreeSet::new(),
+            planned: false,
+            returned: false,
+            expiry: false,
+            cut_off: None,
+        },
         &[],
     )
 }
