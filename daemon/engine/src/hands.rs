@@ -56,7 +56,7 @@ impl Hands {
         match &command.action {
             Action::MeasureLoss { region, databases } => effects.measure(region, databases).await,
             Action::Fence { region, databases, planned: false, .. } => effects.fence(region, databases).await,
-            Action::Fence { region, databases, planned: true, returned } => {
+            Action::Fence { region, databases, planned: true, returned, .. } => {
                 effects.close(region, databases, *returned).await
             }
             Action::Promote { region, databases } => effects.promote(region, databases).await,
