@@ -92,7 +92,7 @@ pub fn config(
     let witnesses: Vec<String> =
         (0..WITNESSES).map(|number| quoted(&network.path(From::Agent, To::Witness(number)))).collect();
     let authority = network.authority();
-    let mode = if options.supervised { "supervised" } else { "automatic" };
+    let mode = if options.supervised { "supervised\"" } else { "automatic\"\nlone_vantage = \"accepted\"" };
     let (witness_pace, pace) = match options.policy {
         ProbePolicy::Defaults => ("", ""),
         ProbePolicy::Demo => (
@@ -108,7 +108,7 @@ pub fn config(
          [authority]\nzone = \"lab.test.\"\nlisten = [{listen}]\nnameservers = [\"ns.lab.test.\"]\n\n\
          [[authority.record]]\nname = \"ns.lab.test.\"\nkind = \"A\"\nvalues = [\"{ns}\"]\nttl = \"5m\"\n\n\
          [[workload]]\nname = \"{WORKLOAD}\"\nprimary = \"east\"\nstandbys = [\"west\"]\n\n\
-         [workload.objectives]\nrto = {rto}\nrpo = {rpo}\n\n[workload.failover]\nmode = \"{mode}\"\n{failover}\n",
+         [workload.objectives]\nrto = {rto}\nrpo = {rpo}\n\n[workload.failover]\nmode = \"{mode}\n{failover}\n",
         state = quoted(&lab.join("agent/state").display()),
         witnesses = witnesses.join(", "),
         listen = quoted(&authority),

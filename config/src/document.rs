@@ -9,16 +9,18 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::form::{FilePath, HostPort, Label};
+use crate::form::{FilePath, HostPort, IpPort, Label};
 use crate::length::Length;
 
 pub mod authority;
 pub mod dns;
+pub mod lease;
 pub mod probe;
 pub mod upkeep;
 pub mod workload;
 
 use authority::Authority;
+use lease::{Lease, ListedAgent};
 use workload::Workload;
 
 /// lifeboat.toml: what is protected, where it may move, and when to act.
@@ -30,6 +32,10 @@ pub struct Document {
     /// Who may decide.
     #[serde(default)]
     pub lease: Lease,
+    /// All agents that share the record, this one too. None with lease "embedded".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub agents: Vec<ListedAgent>,
     /// Where alerts go. Default: the log.
     #[serde(default = "log_only", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
@@ -53,13 +59,20 @@ pub struct Document {
 pub struct Agent {
     /// How this agent signs what it does.
     pub name: Label,
-    /// The region the agent runs in; it should not be the primary.
+    /// The region the agent runs in. One that is alone should not be in the primary; of several, one may be in a place of
+    /// its own, with any other word for a name.
     pub region: Label,
     /// Folder of the journal; created with mode 0700.
     pub state: FilePath,
     /// Unix socket of the control API. Default: "lifeboat.sock" in the state folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<FilePath>,
+    /// Where this agent listens to the other agents and to the sentries, over TCP. Default: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<IpPort>,
+    /// File with the key that this agent signs with; made when it is missing. Default: "agent.key" in the state folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<FilePath>,
     /// Folder of your own runbooks: each *.toml in it replaces the shipped page of its kind. Default: the shipped ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runbooks: Option<FilePath>,
@@ -93,29 +106,11 @@ impl Agent {
         let own = self.socket.as_ref().map(|s| s.as_path().to_owned());
         own.unwrap_or_else(|| self.state.as_path().join("lifeboat.sock"))
     }
-}
 
-/// Who may decide.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct Lease {
-    /// "embedded": one agent decides; its record is the journal in `state`.
-    pub kind: LeaseKind,
-}
-
-impl Default for Lease {
-    fn default() -> Self {
-        Self { kind: LeaseKind::Embedded }
+    /// `key_file`, or "agent.key" in the state folder.
+    pub fn key_path(&self) -> std::path::PathBuf {
+        lease::key_file(self.key_file.as_ref(), &self.state)
     }
-}
-
-/// How it is settled who may decide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(inline)]
-pub enum LeaseKind {
-    /// One agent, whose record is its own journal.
-    Embedded,
 }
 
 /// One place alerts go to.

@@ -13,11 +13,15 @@ impl Loaded {
         let mut document = self.document.clone();
         let agent = &mut document.agent;
         agent.socket = FilePath::read(&agent.socket_path().to_string_lossy()).ok();
+        agent.key_file = FilePath::read(&agent.key_path().to_string_lossy()).ok();
         agent.witness_quorum = Some(agent.quorum());
+        let agents = document.agents.len();
         if let Some(authority) = &mut document.authority {
             authority.hostmaster = crate::form::Fqdn::read(&authority.rname()).ok();
         }
         for workload in &mut document.workloads {
+            workload.failover.quorum = Some(workload.failover.quorum_of(agents));
+            workload.failover.outside = Some(workload.failover.outside_of(agents));
             let resolver = canary_resolver(workload, document.authority.as_ref());
             if let Some(canary) = &mut workload.canary {
                 canary.resolver = resolver;

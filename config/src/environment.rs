@@ -12,6 +12,7 @@ use toml::de::DeTable;
 
 use crate::config::Loaded;
 use crate::document::dns::DnsName;
+use crate::document::lease::{EtcdLease, Lease};
 use crate::document::probe::Probe;
 use crate::document::workload::Workload;
 use crate::form::FilePath;
@@ -33,6 +34,9 @@ pub fn environment(loaded: &Loaded) -> Problems {
     let mut look = Look { root: &root, found: &mut found };
     look.config(Path::new(&loaded.source.name));
     look.state(loaded.document.agent.state.as_path(), &Place::top().key("agent").key("state"));
+    if let Lease::Etcd(etcd) = &loaded.document.lease {
+        look.etcd(etcd, &Place::top().key("lease"));
+    }
     for (n, workload) in loaded.document.workloads.iter().enumerate() {
         look.workload(workload, &Place::top().key("workload").index(n));
     }
@@ -48,6 +52,19 @@ impl Look<'_, '_> {
     fn report(&mut self, rule: Rule, at: &Place, message: impl Into<String>, help: impl Into<String>) {
         let span = at.span(self.root);
         self.found.add(Problem { rule, message: message.into(), help: help.into(), span });
+    }
+
+    fn etcd(&mut self, etcd: &EtcdLease, at: &Place) {
+        self.anchors(etcd.ca_file.as_ref(), &at.key("ca_file"));
+        self.anchors(etcd.cert_file.as_ref(), &at.key("cert_file"));
+        if let Some(key) = &etcd.key_file
+            && let Some((metadata, _)) = self.file(key.as_path(), &at.key("key_file"))
+        {
+            self.exposed(key, &metadata, &at.key("key_file"));
+        }
+        if let Some(file) = &etcd.password_file {
+            self.secret(file, &at.key("password_file"));
+        }
     }
 
     fn workload(&mut self, workload: &Workload, at: &Place) {
@@ -101,13 +118,7 @@ impl Look<'_, '_> {
     /// A secret of one line; nothing when something else was reported.
     fn secret(&mut self, file: &FilePath, at: &Place) -> Option<String> {
         let (metadata, bytes) = self.file(file.as_path(), at)?;
-        let mode = metadata.permissions().mode() & 0o777;
-        // PostgreSQL's rule for private keys: the owner alone, or root and a group that may read.
-        let allowed = if metadata.uid() == 0 { 0o740 } else { 0o700 };
-        if mode & !allowed != 0 {
-            let message = format!("`{file}` has mode {mode:04o}: others than its owner may use it");
-            self.report(Rule::SecretExposed, at, message, format!("chmod 600 {file}"));
-        }
+        self.exposed(file, &metadata, at);
         let text = String::from_utf8(bytes).unwrap_or_default();
         let line = text.strip_suffix('\n').unwrap_or(&text);
         if line.trim().is_empty() || line.contains(['\n', '\0']) {
@@ -116,6 +127,16 @@ impl Look<'_, '_> {
             return None;
         }
         Some(line.to_owned())
+    }
+
+    fn exposed(&mut self, file: &FilePath, metadata: &Metadata, at: &Place) {
+        let mode = metadata.permissions().mode() & 0o777;
+        // PostgreSQL's rule for private keys: the owner alone, or root and a group that may read.
+        let allowed = if metadata.uid() == 0 { 0o740 } else { 0o700 };
+        if mode & !allowed != 0 {
+            let message = format!("`{file}` has mode {mode:04o}: others than its owner may use it");
+            self.report(Rule::SecretExposed, at, message, format!("chmod 600 {file}"));
+        }
     }
 
     fn anchors(&mut self, file: Option<&FilePath>, at: &Place) {

@@ -94,6 +94,8 @@ pub(crate) fn check(format: &str, text: &str) -> Option<Result<(), Flaw>> {
         "lifeboat-url" => HttpUrl::read(text).map(drop),
         "lifeboat-hour" => crate::hour::Hour::read(text).map(drop),
         "lifeboat-path" => FilePath::read(text).map(drop),
+        "lifeboat-public-key" => crate::key::PublicKey::read(text).map(drop),
+        "lifeboat-size" => crate::size::Size::read(text).map(drop),
         "lifeboat-target" => Target::read(text).map(drop),
         "lifeboat-system-identifier" => Cluster::read(text).map(drop),
         _ => return None,
@@ -121,6 +123,11 @@ impl Label {
         }
         let message = format!("`{}` cannot be a name here", shown(text));
         Err(Flaw::new(Rule::BadName, message, "1 to 63 letters, digits and \"-\", the \"-\" not at an end"))
+    }
+
+    /// A default of ours.
+    pub(crate) fn known(text: &'static str) -> Self {
+        Self(text.to_owned())
     }
 
     /// The name as text.
@@ -356,7 +363,7 @@ text_form! {
 impl HttpUrl {
     pub(crate) fn read(text: &str) -> Result<Self, Flaw> {
         let bad = |why: &str| {
-            let message = format!("`{}` is not a URL that can be probed: {why}", shown(text));
+            let message = format!("`{}` is not a URL that can be asked: {why}", shown(text));
             Flaw::new(Rule::BadUrl, message, "for example \"https://shop.east.example.com/health\"")
         };
         without_secret(text)?;
@@ -381,6 +388,11 @@ impl HttpUrl {
         };
         let host = read_host(host).ok_or_else(|| bad("the host is neither a name nor an address"))?;
         Ok(Self { text: text.to_owned(), secure, host, port })
+    }
+
+    /// Whether it can only be this machine.
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
     }
 
     /// The URL as it was written.

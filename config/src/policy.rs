@@ -23,24 +23,28 @@ pub(crate) fn of(document: &Document) -> Policy {
     let agent = &document.agent;
     Policy {
         agent: AgentName::new(agent.name.as_str()),
-        agents: BTreeMap::new(),
+        agents: document
+            .agents
+            .iter()
+            .map(|a| (AgentName::new(a.name.as_str()), RegionName::new(a.region.as_str())))
+            .collect(),
         connectivity: ConnectivityPolicy { witnesses: agent.witnesses.len(), quorum: agent.quorum() },
         workloads: document
             .workloads
             .iter()
-            .map(|w| (WorkloadName::new(w.name.as_str()), workload(w)))
+            .map(|w| (WorkloadName::new(w.name.as_str()), workload(w, document.agents.len())))
             .collect(),
     }
 }
 
-fn workload(workload: &Workload) -> WorkloadPolicy {
+fn workload(workload: &Workload, agents: usize) -> WorkloadPolicy {
     let cluster = |d: &workload::Database| d.system_identifier.map(|c| SystemIdentifier::new(c.0));
     WorkloadPolicy {
         name: WorkloadName::new(workload.name.as_str()),
         home: RegionName::new(workload.primary.as_str()),
         standbys: workload.standbys.iter().map(|r| RegionName::new(r.as_str())).collect(),
         objectives: Objectives { rto: workload.objectives.rto.0, rpo: workload.objectives.rpo.0 },
-        failover: failover(&workload.failover),
+        failover: failover(&workload.failover, agents),
         probes: probes(workload),
         databases: workload
             .databases
@@ -51,7 +55,7 @@ fn workload(workload: &Workload) -> WorkloadPolicy {
         fences: workload.fence.iter().map(|(r, f)| (RegionName::new(r), f.timeout.0)).collect(),
         canary: workload.canary.is_some(),
         hosts: hosts(workload),
-        sentries: BTreeSet::new(),
+        sentries: workload.sentry.keys().map(RegionName::new).collect(),
         maintenance: workload.maintenance.iter().flat_map(windows).collect(),
     }
 }
@@ -69,19 +73,19 @@ fn windows(written: &Maintenance) -> impl Iterator<Item = Window> {
     written.days.iter().map(move |day| Window { start: day.since_monday() + start, length })
 }
 
-fn failover(failover: &workload::Failover) -> FailoverPolicy {
+fn failover(failover: &workload::Failover, agents: usize) -> FailoverPolicy {
     FailoverPolicy {
         mode: match failover.mode {
             workload::Mode::Automatic => Mode::Automatic,
             workload::Mode::Supervised => Mode::Supervised,
         },
-        quorum: failover.quorum,
+        quorum: failover.quorum_of(agents),
         approvals: if failover.approvals > 1 { 2 } else { 1 },
-        outside: 0,
-        rpo_bytes: None,
-        sample_age: None,
+        outside: failover.outside_of(agents),
+        rpo_bytes: failover.rpo_bytes.map(|size| size.0),
+        sample_age: failover.sample_age.map(|age| age.0),
         fence_expiry: failover.fence_expiry,
-        fence_cut_off: false,
+        fence_cut_off: failover.fence_cut_off,
         hold_down: failover.hold_down.0,
         rejoin: failover.rejoin == workload::Rejoin::Automatic,
         cooldown: failover.cooldown.0,
@@ -133,6 +137,45 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+
+    #[test]
+    fn agents_votes_and_sentries_are_taken_over() {
+        let text = include_str!("../tests/golden/good-agents.toml");
+        let config = Config::parse("agents.toml", text).unwrap().config;
+        let places = [("watch-a", "east"), ("watch-b", "west"), ("watch-c", "office")];
+        let places = places.map(|(agent, place)| (AgentName::new(agent), RegionName::new(place)));
+        assert_eq!(config.policy.agents, places.into());
+        let shop = &config.policy.workloads[&WorkloadName::new("shop")];
+        let failover = &shop.failover;
+        assert_eq!((failover.quorum, failover.outside, failover.fence_expiry), (2, 1, true));
+        assert_eq!((failover.rpo_bytes, failover.sample_age, failover.fence_cut_off), (None, None, false));
+        assert_eq!(shop.sentries, ["east", "west"].map(RegionName::new).into());
+        let gates =
+            "rpo_bytes = \"16MiB\"\nsample_age = \"2m\"\nfence_cut_off = true\noutside = 2\nfence_expiry";
+        let policy = Config::parse("gates.toml", &text.replace("fence_expiry", gates)).unwrap().config.policy;
+        let failover = &policy.workloads[&WorkloadName::new("shop")].failover;
+        assert_eq!(
+            (failover.rpo_bytes, failover.sample_age),
+            (Some(16 << 20), Some(Duration::from_secs(120)))
+        );
+        assert_eq!((failover.outside, failover.fence_cut_off), (2, true));
+        // The wiring: who is reached where, and by which key it is believed.
+        let wiring = config.wiring;
+        let crate::wiring::LeaseWiring::Etcd(etcd) = &wiring.lease else { panic!("{:?}", wiring.lease) };
+        assert_eq!(
+            (etcd.cluster.as_str(), etcd.endpoints.len(), etcd.ttl),
+            ("lifeboat", 3, Duration::from_secs(5))
+        );
+        assert!(etcd.identity.is_some() && etcd.login.is_none());
+        assert_eq!(wiring.agents[&AgentName::new("watch-c")].address.to_string(), "192.0.2.30:7400");
+        assert_eq!(wiring.agent.listen.map(|l| l.port()), Some(7400));
+        assert_eq!(wiring.agent.key_file.to_str(), Some("/var/lib/lifeboat/agent.key"));
+        let sentries = &wiring.workloads[&WorkloadName::new("shop")].sentries;
+        assert_eq!(
+            sentries[&RegionName::new("west")].to_string(),
+            "7Bcr34AiCxVSPtUUQvGbzp2zOTbgGyTrEfpF0oFKRlM="
+        );
+    }
 
     #[test]
     fn persons_windows_and_hosts_are_taken_over() {

@@ -60,7 +60,7 @@ impl fmt::Display for Rule {
 impl Rule {
     /// Whether the text at fault may be a secret in the wrong place, so that it must not be repeated.
     pub(crate) const fn hides_value(self) -> bool {
-        matches!(self, Self::RelativePath | Self::SecretInAddress | Self::UnknownKey)
+        matches!(self, Self::RelativePath | Self::SecretInAddress | Self::UnknownKey | Self::BadPublicKey)
     }
 }
 
@@ -96,13 +96,17 @@ rules! {
     RepeatedValue "repeated-value" Error;
     /// A text that is no duration.
     BadDuration "bad-duration" Error;
-    /// A duration in DNS that is no whole number of seconds.
+    /// A duration that is no whole number of seconds.
     WholeSeconds "whole-seconds" Error;
     /// A text that cannot be a name.
     BadName "bad-name" Error;
     /// A text that is no address.
     BadAddress "bad-address" Error;
-    /// A text that is no URL that can be probed.
+    /// A text that is no size.
+    BadSize "bad-size" Error;
+    /// A text that is no public key.
+    BadPublicKey "bad-public-key" Error;
+    /// A text that is no URL that can be asked.
     BadUrl "bad-url" Error;
     /// A user or a password in an address.
     SecretInAddress "secret-in-address" Error;
@@ -145,6 +149,28 @@ rules! {
     /// The journal would be lost at a reboot.
     StateIsTemporary "state-is-temporary" Warning;
 
+    // Several agents, and what they share.
+    /// Other agents are listed, and nothing is shared with them.
+    AgentsWithoutLease "agents-without-lease" Error;
+    /// Something is shared, and nobody is listed.
+    AgentsMissing "agents-missing" Error;
+    /// This agent is not in the list as it calls itself.
+    AgentUnlisted "agent-unlisted" Error;
+    /// Two with one address or one key.
+    RepeatedAgent "repeated-agent" Error;
+    /// A place of its own that reads like a region.
+    SiteNearRegion "site-near-region" Warning;
+    /// Sentries cannot reach this agent.
+    ListenMissing "listen-missing" Error;
+    /// The coordinator is lost with one place.
+    CoordinatorInOnePlace "coordinator-in-one-place" Warning;
+    /// Any authority may vouch for the coordinator.
+    CaMissing "ca-missing" Error;
+    /// Half of what is needed to log in.
+    CredentialIncomplete "credential-incomplete" Error;
+    /// The right to decide passes on, or a write lease expires, too late.
+    LeaseOverRto "lease-over-rto" Error;
+
     // Objectives.
     /// Caches alone outlive the objective.
     TtlOverRto "ttl-over-rto" Error;
@@ -164,6 +190,26 @@ rules! {
     // Failover.
     /// More vantages must agree than there are.
     QuorumOverVantages "quorum-over-vantages" Error;
+    /// Fewer than a majority must agree.
+    QuorumNotMajority "quorum-not-majority" Error;
+    /// Those who must agree are lost with the region.
+    QuorumInRegion "quorum-in-region" Error;
+    /// More must be outside than there are.
+    OutsideTooMany "outside-too-many" Error;
+    /// Nobody can tell which of two places is cut off.
+    FewFailureDomains "few-failure-domains" Error;
+    /// One agent alone decides, and nobody has accepted that.
+    LoneVantage "lone-vantage" Error;
+    /// It is accepted that one agent decides, and there are several.
+    LoneVantageUnused "lone-vantage-unused" Warning;
+    /// The loss can never be known well enough.
+    SampleAgeTooShort "sample-age-too-short" Error;
+    /// No sentry holds the lease that should expire.
+    FenceExpiryWithoutSentry "fence-expiry-without-sentry" Error;
+    /// A sentry with nothing to hold.
+    SentryEmbedded "sentry-embedded" Error;
+    /// A sentry with nothing to stop.
+    SentryWithoutDatabase "sentry-without-database" Error;
     /// No write lease can expire here.
     FenceExpiryEmbedded "fence-expiry-embedded" Error;
     /// Evidence is too old before the next look.

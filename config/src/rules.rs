@@ -14,20 +14,25 @@ use crate::problem::{Found, Problem};
 use crate::rule::Rule;
 
 mod agent;
+mod agents;
 mod authority;
 mod canary;
 mod database;
 mod dns;
 mod failover;
+mod lease;
 mod looking;
 mod objectives;
 mod regions;
+mod votes;
 
 /// Holds `document`, which was read from `root`, against all rules.
 pub(crate) fn check(document: &Document, root: &DeTable<'_>, found: &mut Found) {
     let mut review = Review { document, root, found, moving: BTreeSet::new() };
     regions::check(&mut review);
     agent::check(&mut review);
+    agents::check(&mut review);
+    lease::check(&mut review);
     authority::check(&mut review);
     database::check_across(&mut review);
     dns::check_across(&mut review);
@@ -36,6 +41,7 @@ pub(crate) fn check(document: &Document, root: &DeTable<'_>, found: &mut Found) 
         review.moving = moving(workload).collect();
         objectives::check(&mut review, workload, &at);
         failover::check(&mut review, workload, &at);
+        votes::check(&mut review, workload, &at);
         looking::check(&mut review, workload, &at);
         database::check(&mut review, workload, &at);
         dns::check(&mut review, workload, &at);

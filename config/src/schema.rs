@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::document::Document;
 
 /// The JSON Schema (draft 2020-12) of `lifeboat.toml`. Beside the standard's keywords it has `x-minimum` and
-/// `x-maximum` (ranges of durations) and `x-whole-seconds`, which other readers ignore.
+/// `x-maximum` (ranges of durations) and `x-whole-seconds` (who counts in them), which other readers ignore.
 pub fn schema() -> Value {
     let settings = SchemaSettings::draft2020_12().for_deserialize();
     let mut schema = settings.into_generator().into_root_schema_for::<Document>();

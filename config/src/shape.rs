@@ -272,9 +272,10 @@ impl<'s> Walk<'s, '_> {
         if least.is_some_and(|least| length < least) || most.is_some_and(|most| length > most) {
             let (message, help) = words::out_of_range(&self.here(), &length, least, most);
             self.add(Rule::OutOfRange, Some(node.span()), message, help);
-        } else if shape.get("x-whole-seconds").is_some_and(|w| *w == true) && length.0.subsec_nanos() != 0 {
+        } else if let Some(who) = shape.text("x-whole-seconds").filter(|_| length.0.subsec_nanos() != 0) {
             let message = format!("`{}` is {length}, which is no whole number of seconds", self.here());
-            self.add(Rule::WholeSeconds, Some(node.span()), message, "DNS counts in whole seconds");
+            let help = format!("{who} counts in whole seconds");
+            self.add(Rule::WholeSeconds, Some(node.span()), message, help);
         }
     }
 

@@ -12,12 +12,13 @@ use lifeboat_core::names::{
     AgentName, DatabaseName, DnsName, ProbeName, RegionName, SystemIdentifier, WorkloadName,
 };
 
+use crate::document::NotifyKind;
 use crate::document::authority::FixedKind;
 use crate::document::dns::KeyAlgorithm;
 use crate::document::probe::AskedKind;
 use crate::document::workload::{DatabaseKind, Tls};
-use crate::document::{LeaseKind, NotifyKind};
 use crate::form::{HostPort, HttpUrl};
+use crate::key::PublicKey;
 
 mod making;
 
@@ -32,7 +33,9 @@ pub struct Wiring {
     /// How it proves that its own network works.
     pub witnesses: WitnessWiring,
     /// Who may decide.
-    pub lease: LeaseKind,
+    pub lease: LeaseWiring,
+    /// All agents that share the record, this one too; none when it is alone.
+    pub agents: BTreeMap<AgentName, ListedAgentWiring>,
     /// Where alerts go.
     pub notify: Vec<NotifyKind>,
     /// All regions.
@@ -56,6 +59,58 @@ pub struct AgentWiring {
     pub socket: PathBuf,
     /// Folder of the operator's own runbooks.
     pub runbooks: Option<PathBuf>,
+    /// Where it listens to other agents and to sentries, over TCP.
+    pub listen: Option<SocketAddr>,
+    /// File with the key it signs with, made when it is missing.
+    pub key_file: PathBuf,
+}
+
+/// Where the right to decide and the shared record are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseWiring {
+    /// In this agent's own journal.
+    Embedded,
+    /// In etcd.
+    Etcd(EtcdWiring),
+    /// In the Kubernetes API.
+    Kubernetes(KubernetesWiring),
+}
+
+/// How etcd is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdWiring {
+    /// What these agents are together, unlike others in the same etcd.
+    pub cluster: String,
+    /// Its members, at least one.
+    pub endpoints: Vec<HttpUrl>,
+    /// Trust anchors; always there for https.
+    pub ca_file: Option<PathBuf>,
+    /// This agent's own certificate and the file with its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// The user and the file with the password.
+    pub login: Option<(String, PathBuf)>,
+    /// How long the right to decide lasts, whole seconds.
+    pub ttl: Duration,
+}
+
+/// Where in the Kubernetes API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesWiring {
+    /// The namespace.
+    pub namespace: String,
+    /// What the Lease and the record are called.
+    pub name: String,
+    /// How long the right to decide lasts, whole seconds.
+    pub ttl: Duration,
+}
+
+/// One of the agents that share the record; the place it fails with is policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedAgentWiring {
+    /// Where it is reached.
+    pub address: HostPort,
+    /// What its seals are checked with.
+    pub key: PublicKey,
 }
 
 /// The witnesses; how many must answer is policy.
@@ -102,6 +157,8 @@ pub struct RecordWiring {
 /// What belongs to one workload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkloadWiring {
+    /// The keys of the sentries beside its databases.
+    pub sentries: BTreeMap<RegionName, PublicKey>,
     /// The command that isolates a region.
     pub fences: BTreeMap<RegionName, FenceWiring>,
     /// Its databases.

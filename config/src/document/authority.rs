@@ -26,7 +26,7 @@ pub struct Authority {
     pub hostmaster: Option<Fqdn>,
     /// The SOA's MINIMUM: how long resolvers remember that a name does not exist, whole seconds from 1s to 1h.
     #[serde(default = "negative_ttl")]
-    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h", "x-whole-seconds" = true))]
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h", "x-whole-seconds" = "DNS"))]
     pub negative_ttl: Length,
     /// Fixed records beside the workloads' names.
     #[serde(rename = "record", default, skip_serializing_if = "Vec::is_empty")]
@@ -54,7 +54,7 @@ pub struct Record {
     pub values: Vec<String>,
     /// Its time to live, whole seconds from 1s to 7d.
     #[serde(default = "five_minutes")]
-    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "7d", "x-whole-seconds" = true))]
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "7d", "x-whole-seconds" = "DNS"))]
     pub ttl: Length,
 }
 

@@ -35,7 +35,7 @@ pub struct NameCommon {
     /// The name.
     pub name: Fqdn,
     /// The record's time to live, as served, whole seconds from 1s to 1d.
-    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1d", "x-whole-seconds" = true))]
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1d", "x-whole-seconds" = "DNS"))]
     pub ttl: Length,
     /// Resolvers that the census asks, besides every authoritative server.
     #[serde(default)]

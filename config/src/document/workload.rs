@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::ByRegion;
 use super::dns::DnsName;
+use super::lease::Sentry;
 use super::probe::{Probe, Watch};
 use super::upkeep::{Host, Maintenance};
 use crate::form::{Cluster, FilePath, HostPort, HttpUrl, IpPort, Label};
 use crate::length::Length;
+use crate::size::Size;
 
 /// What is protected as one: databases, DNS names, compute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +36,9 @@ pub struct Workload {
     /// STONITH, by region: a command that powers the region off or isolates it.
     #[serde(default, skip_serializing_if = "ByRegion::is_empty")]
     pub fence: ByRegion<Fence>,
+    /// The regions whose databases have a sentry beside them (`lifeboat sentry`). Not with lease "embedded".
+    #[serde(default, skip_serializing_if = "ByRegion::is_empty")]
+    pub sentry: ByRegion<Sentry>,
     /// Its databases.
     #[serde(rename = "database", default, skip_serializing_if = "Vec::is_empty")]
     pub databases: Vec<Database>,
@@ -95,10 +100,24 @@ pub enum Rejoin {
 pub struct Failover {
     /// "automatic", or "supervised": a person is asked, always.
     pub mode: Mode,
-    /// Vantages that must see the primary as lost (1 with lease "embedded").
-    #[serde(default = "one")]
+    /// Accepts that one agent alone decides ("accepted"), in automatic mode with lease "embedded".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lone_vantage: Option<LoneVantage>,
+    /// Vantages that must see the primary as lost. Default: more than half of the agents; 1 with lease "embedded".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 32))]
-    pub quorum: usize,
+    pub quorum: Option<usize>,
+    /// How many of these must be outside the primary region. Default: 1; 0 with lease "embedded".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 32))]
+    pub outside: Option<usize>,
+    /// More log than this that would be lost blocks the automatic path, besides the rpo. Default: only time counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpo_bytes: Option<Size>,
+    /// A sample of the primary older than this says nothing about the loss, from 100ms. Default: only the loss counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-minimum" = "100ms"))]
+    pub sample_age: Option<Length>,
     /// No automatic failover within this of the last one.
     #[serde(default = "hour")]
     pub cooldown: Length,
@@ -128,9 +147,33 @@ pub struct Failover {
     #[serde(default = "half_minute")]
     #[schemars(extend("x-minimum" = "100ms"))]
     pub freshness: Length,
-    /// Accept an expired write lease as a fence (needs a sentry; not with lease "embedded").
+    /// Accept an expired write lease as a fence (needs a sentry in every region; not with lease "embedded").
     #[serde(default)]
     pub fence_expiry: bool,
+    /// Accept as a fence that the only synchronous standby has stopped receiving.
+    #[serde(default)]
+    pub fence_cut_off: bool,
+}
+
+impl Failover {
+    /// `quorum`, or more than half of so many agents; an agent that is alone counts as one.
+    pub fn quorum_of(&self, agents: usize) -> usize {
+        self.quorum.unwrap_or(agents / 2 + 1)
+    }
+
+    /// `outside`, or 1 when there are several agents.
+    pub fn outside_of(&self, agents: usize) -> usize {
+        self.outside.unwrap_or(usize::from(agents > 1))
+    }
+}
+
+/// That one agent alone decides is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum LoneVantage {
+    /// A broken path between the agent and the primary that its witnesses do not share looks like a lost region.
+    Accepted,
 }
 
 /// A command that powers the region off or isolates it, and exits 0 only when that is done.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Review, moving};
+use crate::document::lease::Lease;
 use crate::document::probe::Probe;
 use crate::document::workload::{Mode, Workload};
 use crate::form::Target;
@@ -22,7 +23,10 @@ pub(super) fn check(review: &mut Review<'_, '_>) {
         .filter(|w| w.primary == agent.region)
         .map(|w| w.name.as_str())
         .collect();
-    if let [first, rest @ ..] = in_primary.as_slice() {
+    let alone = matches!(review.document.lease, Lease::Embedded(_));
+    if let [first, rest @ ..] = in_primary.as_slice()
+        && alone
+    {
         let others = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
         let message = format!(
             "the agent runs in `{}`, the primary of `{first}`{others}: it dies with it",

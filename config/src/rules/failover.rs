@@ -1,7 +1,6 @@
 //! When to act without a person, and how a region is fenced.
 
 use super::Review;
-use crate::document::LeaseKind;
 use crate::document::workload::{Failover, Mode, Rejoin, Workload};
 use crate::form::shown;
 use crate::length::Length;
@@ -16,9 +15,6 @@ const PLACEHOLDERS: [&str; 2] = ["region", "epoch"];
 pub(super) fn check(review: &mut Review<'_, '_>, workload: &Workload, at: &Place) {
     let failover = &workload.failover;
     let here = at.key("failover");
-    match review.document.lease.kind {
-        LeaseKind::Embedded => check_embedded(review, failover, &here),
-    }
     if failover.mode == Mode::Automatic {
         check_automatic(review, workload, &here);
     }
@@ -63,20 +59,6 @@ fn check_rejoin(review: &mut Review<'_, '_>, workload: &Workload, at: &Place) {
             let help = "an old primary that returns is kept out, and left to a person. Add [workload.database.host.REGION]";
             review.report(Rule::RejoinWithoutHost, &at.key("database").index(n), message, help);
         }
-    }
-}
-
-/// One agent, so one vantage and no lease that could expire.
-fn check_embedded(review: &mut Review<'_, '_>, failover: &Failover, here: &Place) {
-    if failover.quorum > 1 {
-        let message =
-            format!("{} vantages must agree, but with lease \"embedded\" there is one", failover.quorum);
-        review.report(Rule::QuorumOverVantages, &here.key("quorum"), message, "set `quorum` to 1");
-    }
-    if failover.fence_expiry {
-        let message = "with lease \"embedded\" there is no write lease that could expire";
-        let help = "remove `fence_expiry`; configure a fence command instead";
-        review.report(Rule::FenceExpiryEmbedded, &here.key("fence_expiry"), message, help);
     }
 }
 
@@ -131,7 +113,10 @@ fn check_freshness(review: &mut Review<'_, '_>, workload: &Workload, at: &Place)
 
 fn check_fences(review: &mut Review<'_, '_>, workload: &Workload, at: &Place) {
     if workload.failover.mode == Mode::Automatic && review.regions_known(workload) {
-        let bare: Vec<_> = workload.regions().filter(|r| !workload.fence.contains_key(r.as_str())).collect();
+        // A lease that expires needs no word from the region.
+        let expires = |r: &str| workload.failover.fence_expiry && workload.sentry.contains_key(r);
+        let fenced = |r: &str| workload.fence.contains_key(r) || expires(r);
+        let bare: Vec<_> = workload.regions().filter(|r| !fenced(r.as_str())).collect();
         let names: Vec<_> = bare.iter().map(|r| format!("`{r}`")).collect();
         if !bare.is_empty() {
             let message = format!(

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Review;
+use crate::document::lease::Lease;
 use crate::document::workload::Workload;
 use crate::form::shown;
 use crate::place::Place;
@@ -23,7 +24,11 @@ pub(super) fn check(review: &mut Review<'_, '_>) {
     let known: BTreeSet<&str> = document.regions.iter().map(|r| r.name.as_str()).collect();
     let mut used: BTreeSet<&str> = BTreeSet::new();
     used.insert(document.agent.region.as_str());
-    exists(review, &known, document.agent.region.as_str(), &top.key("agent").key("region"));
+    // One of several agents may be in a place of its own.
+    if matches!(document.lease, Lease::Embedded(_)) {
+        exists(review, &known, document.agent.region.as_str(), &top.key("agent").key("region"));
+    }
+    used.extend(document.agents.iter().map(|a| a.region.as_str()));
     for (n, workload) in document.workloads.iter().enumerate() {
         let at = top.key("workload").index(n);
         used.extend(workload.regions().map(|r| r.as_str()));
@@ -96,6 +101,7 @@ fn mentioned<'w>(workload: &'w Workload, at: &Place) -> Vec<(&'w str, Place)> {
         map.keys().map(|region| (region.as_str(), at.key(region).name())).collect()
     }
     let mut all = keys(&workload.fence, &at.key("fence"));
+    all.extend(keys(&workload.sentry, &at.key("sentry")));
     for (n, database) in workload.databases.iter().enumerate() {
         all.extend(keys(&database.endpoint, &at.key("database").index(n).key("endpoint")));
         all.extend(keys(&database.replication, &at.key("database").index(n).key("replication")));

@@ -11,13 +11,14 @@ use lifeboat_core::names::{
 };
 
 use super::{
-    AgentWiring, AuthorityWiring, CanaryWiring, DatabaseWiring, DnsQueryWiring, FenceWiring, HostWiring,
-    HttpWiring, LookWiring, NameWiring, ProbeWiring, RecordWiring, Rfc2136Wiring, ViaWiring, Wiring,
-    WitnessWiring, WorkloadWiring,
+    AgentWiring, AuthorityWiring, CanaryWiring, DatabaseWiring, DnsQueryWiring, EtcdWiring, FenceWiring,
+    HostWiring, HttpWiring, KubernetesWiring, LeaseWiring, ListedAgentWiring, LookWiring, NameWiring,
+    ProbeWiring, RecordWiring, Rfc2136Wiring, ViaWiring, Wiring, WitnessWiring, WorkloadWiring,
 };
 use crate::document::Document;
 use crate::document::authority::Authority;
 use crate::document::dns;
+use crate::document::lease::{EtcdLease, Lease, ListedAgent};
 use crate::document::probe::{Probe, Watch};
 use crate::document::upkeep::Host;
 use crate::document::workload::{Canary, Database, Fence, Workload};
@@ -60,13 +61,16 @@ impl Wiring {
                 state: agent.state.as_path().to_owned(),
                 socket: agent.socket_path(),
                 runbooks: file(agent.runbooks.as_ref()),
+                listen: agent.listen.map(|l| l.0),
+                key_file: agent.key_path(),
             },
             witnesses: WitnessWiring {
                 places: agent.witnesses.clone(),
                 interval: agent.witness_interval.0,
                 timeout: agent.witness_timeout.0,
             },
-            lease: document.lease.kind,
+            lease: lease(&document.lease),
+            agents: document.agents.iter().map(listed).collect(),
             notify: document.notify.iter().map(|n| n.kind).collect(),
             regions: document.regions.iter().map(|r| RegionName::new(r.name.as_str())).collect(),
             authority: document.authority.as_ref().map(authority),
@@ -77,6 +81,34 @@ impl Wiring {
                 .collect(),
         }
     }
+}
+
+fn lease(lease: &Lease) -> LeaseWiring {
+    match lease {
+        Lease::Embedded(_) => LeaseWiring::Embedded,
+        Lease::Etcd(lease) => LeaseWiring::Etcd(etcd(lease)),
+        Lease::Kubernetes(lease) => LeaseWiring::Kubernetes(KubernetesWiring {
+            namespace: lease.namespace.as_str().to_owned(),
+            name: lease.name.as_str().to_owned(),
+            ttl: lease.ttl.0,
+        }),
+    }
+}
+
+fn etcd(lease: &EtcdLease) -> EtcdWiring {
+    EtcdWiring {
+        cluster: lease.cluster.as_str().to_owned(),
+        endpoints: lease.endpoints.clone(),
+        ca_file: file(lease.ca_file.as_ref()),
+        identity: file(lease.cert_file.as_ref()).zip(file(lease.key_file.as_ref())),
+        login: lease.user.clone().zip(file(lease.password_file.as_ref())),
+        ttl: lease.ttl.0,
+    }
+}
+
+fn listed(agent: &ListedAgent) -> (AgentName, ListedAgentWiring) {
+    let wiring = ListedAgentWiring { address: agent.address.clone(), key: agent.public_key };
+    (AgentName::new(agent.name.as_str()), wiring)
 }
 
 fn authority(authority: &Authority) -> AuthorityWiring {
@@ -102,6 +134,7 @@ fn authority(authority: &Authority) -> AuthorityWiring {
 fn workload(workload: &Workload, authority: Option<&Authority>) -> WorkloadWiring {
     let fence = |fence: &Fence| FenceWiring { command: fence.command.clone(), timeout: fence.timeout.0 };
     WorkloadWiring {
+        sentries: workload.sentry.iter().map(|(r, s)| (RegionName::new(r), s.key)).collect(),
         fences: workload.fence.iter().map(|(r, f)| (RegionName::new(r), fence(f))).collect(),
         databases: workload
             .databases

@@ -57,7 +57,7 @@ fn the_example_documents_every_key() {
         let table = |line: &str| line.trim_start_matches('[').split([']', '.']).any(|part| part == key);
         let tables =
             |line: &str| line.starts_with('[') && line.split(['[', ']', '.']).any(|part| part == key);
-        text.lines().map(|l| l.trim_start_matches("# ")).any(|line| {
+        text.lines().map(|l| l.trim_start_matches("# ").trim_start()).any(|line| {
             line.split_once('=').is_some_and(|(before, _)| before.trim() == key)
                 || tables(line) && table(line)
         })
@@ -86,7 +86,17 @@ fn commented_defaults_are_the_defaults() {
     let (mut live, mut count) = (String::new(), 0);
     for line in text.lines() {
         // Keys whose default is "none" or depends on the server show an example instead.
-        let example = ["socket", "runbooks", "body", "ca_file", "system_identifier", "expect"];
+        let example = [
+            "socket",
+            "listen",
+            "runbooks",
+            "body",
+            "ca_file",
+            "system_identifier",
+            "expect",
+            "rpo_bytes",
+            "sample_age",
+        ];
         let uncommented = line.strip_prefix("# ").filter(|rest| {
             let key = rest.split_once(" = ").map(|(key, _)| key);
             key.is_some_and(|key| {
