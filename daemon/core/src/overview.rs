@@ -29,7 +29,15 @@ impl Guardian {
             let gates = self.gates(workload, now);
             (name.clone(), workload_status(&gates))
         });
-        Status { agent: self.agent().clone(), at: now, connectivity, workloads: workloads.collect() }
+        Status {
+            agent: self.agent().clone(),
+            at: now,
+            decider: None,
+            coordination: None,
+            vantages: BTreeMap::new(),
+            connectivity,
+            workloads: workloads.collect(),
+        }
     }
 }
 
@@ -52,6 +60,7 @@ fn workload_status(gates: &Gates<'_>) -> WorkloadStatus {
         paused: pause,
         maintenance: policy.maintenance_until(gates.now).map(|until| Reason::MaintenanceUntil { until }),
         kept_out: ledger.kept_out.clone(),
+        sentries: BTreeMap::new(),
         run: run_status(&ledger.phase),
         conditions: gates.conditions(),
         rto: policy.objectives.rto,

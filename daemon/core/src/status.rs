@@ -8,6 +8,7 @@ use lifeboat_runbooks::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Condition;
+use crate::head::Guarded;
 use crate::names::{AgentName, DatabaseName, Epoch, ProbeName, RegionName, RunId, StepName, WorkloadName};
 use crate::order::Question;
 use crate::reason::Reason;
@@ -57,10 +58,83 @@ pub struct Status {
     pub agent: AgentName,
     /// When.
     pub at: Moment,
+    /// Who decides, as the record says; none when this agent is alone, and before the first of several is elected.
+    #[serde(default)]
+    pub decider: Option<DeciderStatus>,
+    /// Whether what the agents share can be reached; none when this agent is alone.
+    #[serde(default)]
+    pub coordination: Option<CoordinationStatus>,
+    /// All agents that share the record as vantages, this one too; none when it is alone.
+    #[serde(default)]
+    pub vantages: BTreeMap<AgentName, VantageStatus>,
     /// This agent's own connectivity.
     pub connectivity: ConnectivityStatus,
     /// Each workload.
     pub workloads: BTreeMap<WorkloadName, WorkloadStatus>,
+}
+
+/// Who decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeciderStatus {
+    /// Its name.
+    pub agent: AgentName,
+    /// Rises with each that is elected.
+    pub term: u64,
+    /// When it was elected, on its own clock.
+    pub since: Moment,
+    /// Whether it is this agent, and it holds the tenure now.
+    pub here: bool,
+}
+
+/// Whether what the agents share can be reached from here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoordinationStatus {
+    /// Whether it can.
+    pub reached: bool,
+    /// Since when not, and what was said.
+    pub reason: Option<Reason>,
+}
+
+/// One vantage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VantageStatus {
+    /// The place it fails with.
+    pub place: RegionName,
+    /// Whether it is this agent.
+    pub here: bool,
+    /// Whether it says that it can prove its own connectivity; none when nothing is known of it.
+    pub connected: Option<bool>,
+    /// How long ago its newest testimony came in, in milliseconds; none when there is none.
+    #[serde(with = "time::millis_option")]
+    pub heard: Option<Duration>,
+    /// How old that testimony is at most, measured by the beat it echoes, in milliseconds; only the one who decides knows.
+    #[serde(with = "time::millis_option")]
+    pub age: Option<Duration>,
+    /// What it says of each region of each workload.
+    pub sees: BTreeMap<WorkloadName, BTreeMap<RegionName, SeenStatus>>,
+}
+
+/// What a vantage says of a region, and what that counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenStatus {
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// Whether its own connectivity was proven, for a verdict of lost.
+    pub proven: bool,
+    /// Why it is no vote for the loss of the region; none when it is one.
+    pub abstains: Option<Reason>,
+}
+
+/// A sentry beside the databases of a region.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentryStatus {
+    /// What it says of them; none when it does not hold its lease.
+    pub says: Option<Guarded>,
+    /// For how long that has been so, in milliseconds; none when it was never heard of.
+    #[serde(with = "time::millis_option")]
+    pub since: Option<Duration>,
 }
 
 /// Whether the agent can prove that its own network works.
@@ -91,6 +165,9 @@ pub struct WorkloadStatus {
     /// Regions that were fenced when they returned, and wait for a person to make them standbys.
     #[serde(default)]
     pub kept_out: BTreeSet<RegionName>,
+    /// The sentry beside the databases of each region that has one.
+    #[serde(default)]
+    pub sentries: BTreeMap<RegionName, SentryStatus>,
     /// The run that is open.
     pub run: Option<RunStatus>,
     /// What an automatic failover would need, each with its numbers.
