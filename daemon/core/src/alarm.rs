@@ -28,6 +28,8 @@ pub(crate) struct Told {
     pub(crate) shut: BTreeSet<Gate>,
     pub(crate) second_primary: Option<Reason>,
     pub(crate) blind: bool,
+    /// That the coordinator is lost; and whether the primary was lost then, too.
+    pub(crate) cut: Option<bool>,
 }
 
 impl Deciding<'_> {
@@ -99,7 +101,12 @@ impl Deciding<'_> {
     fn note_doubt(&mut self, verdict: Verdict, reason: Reason) {
         let (now, told) = (self.now, &mut self.workload.told);
         if !troubled(verdict) {
-            *told = Told { second_primary: told.second_primary.take(), blind: told.blind, ..Told::default() };
+            *told = Told {
+                second_primary: told.second_primary.take(),
+                blind: told.blind,
+                cut: told.cut,
+                ..Told::default()
+            };
             return;
         }
         let since = *told.doubt_since.get_or_insert(now);

@@ -21,6 +21,8 @@ pub struct Condition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gate {
+    /// This agent is the one who decides.
+    Decides,
     /// The primary region is lost.
     PrimaryLost,
     /// This agent proves its own connectivity, since the trouble began.
@@ -46,6 +48,7 @@ pub enum Gate {
 impl fmt::Display for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            Self::Decides => "decides",
             Self::PrimaryLost => "primary lost",
             Self::Connectivity => "own connectivity",
             Self::Quorum => "quorum",

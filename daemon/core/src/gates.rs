@@ -1,7 +1,11 @@
 //! Each gate of an automatic failover, looked at with the numbers of this moment.
 
+use std::collections::BTreeMap;
+
 use crate::condition::{Condition, Gate};
-use crate::guardian::Workload;
+use crate::council::Council;
+use crate::guardian::{Standing, Workload};
+use crate::head::Guarded;
 use crate::health::Judgement;
 use crate::names::{AgentName, RegionName};
 use crate::policy::ConnectivityPolicy;
@@ -9,6 +13,7 @@ use crate::reason::Reason;
 use crate::sighting::DatabaseState;
 use crate::status::Verdict;
 use crate::survey::Witnesses;
+use crate::testimony::Seen;
 use crate::time::Moment;
 
 /// The longest wait after runs that came to nothing.
@@ -20,6 +25,10 @@ pub(crate) struct Gates<'a> {
     pub(crate) agent: &'a AgentName,
     pub(crate) connectivity: &'a ConnectivityPolicy,
     pub(crate) witnesses: &'a Witnesses,
+    pub(crate) agents: &'a BTreeMap<AgentName, RegionName>,
+    pub(crate) council: &'a Council,
+    pub(crate) standing: Standing,
+    pub(crate) decider: Option<&'a AgentName>,
     pub(crate) workload: &'a Workload,
     pub(crate) now: Moment,
 }
@@ -28,6 +37,7 @@ impl Gates<'_> {
     /// All gates, in order.
     pub(crate) fn conditions(&self) -> Vec<Condition> {
         let judged = self.judged(&self.workload.ledger.primary);
+        let decides = (!self.agents.is_empty()).then(|| (Gate::Decides, self.decides()));
         let looked = [
             (Gate::PrimaryLost, self.primary_lost(&judged)),
             (Gate::Connectivity, self.connectivity(&judged)),
@@ -40,15 +50,40 @@ impl Gates<'_> {
             (Gate::Budget, self.budget()),
             (Gate::HoldOff, self.hold_off()),
         ];
-        let conditions = looked.into_iter().map(|(gate, result)| match result {
+        let conditions = decides.into_iter().chain(looked).map(|(gate, result)| match result {
             Ok(reason) => Condition { gate, holds: true, reason },
             Err(reason) => Condition { gate, holds: false, reason },
         });
         conditions.collect()
     }
 
-    /// How this agent judges a region.
+    /// How a region is judged: by this agent when it is alone, else lost when a quorum says so, and only then.
     pub(crate) fn judged(&self, region: &RegionName) -> Judgement {
+        let own = self.judged_here(region);
+        if self.agents.is_empty() {
+            return own;
+        }
+        match (own.verdict, self.quorum_about(region)) {
+            (Verdict::Lost, Ok(_)) => own,
+            (_, Ok(reason)) => Judgement { verdict: Verdict::Lost, reason, trouble: None },
+            (Verdict::Lost, Err(reason)) => Judgement { verdict: Verdict::Doubtful, reason, ..own },
+            (_, Err(_)) => own,
+        }
+    }
+
+    /// What this vantage says of a region to the others.
+    pub(crate) fn seen_here(&self, region: &RegionName) -> Seen {
+        let w = self.workload;
+        let judged = self.judged_here(region);
+        let trouble = judged.trouble.filter(|_| judged.verdict == Verdict::Lost);
+        let freshness = w.policy.failover.freshness;
+        let proof = self.witnesses.proof(self.agent, self.connectivity, self.now, freshness, trouble);
+        let age = w.survey.oldest(&w.policy, self.agent, region, self.now);
+        Seen { verdict: judged.verdict, reason: judged.reason, proven: proof.is_ok(), age }
+    }
+
+    /// How this agent judges a region by what it sees itself.
+    pub(crate) fn judged_here(&self, region: &RegionName) -> Judgement {
         let w = self.workload;
         let judged = w.survey.judge(&w.policy, self.agent, region, &w.ledger.primary, self.now);
         if *region == w.ledger.primary || judged.verdict != Verdict::Healthy {
@@ -87,8 +122,18 @@ impl Gates<'_> {
 
     fn connectivity(&self, judged: &Judgement) -> Result<Reason, Reason> {
         let freshness = self.workload.policy.failover.freshness;
-        let trouble = judged.trouble.filter(|_| judged.verdict == Verdict::Lost);
+        // With others, the trouble is theirs to prove as well; here it matters that this agent can act.
+        let alone = self.agents.is_empty();
+        let trouble = judged.trouble.filter(|_| judged.verdict == Verdict::Lost && alone);
         self.witnesses.proof(self.agent, self.connectivity, self.now, freshness, trouble)
+    }
+
+    /// Whether this agent is the one who decides.
+    fn decides(&self) -> Result<Reason, Reason> {
+        match self.standing {
+            Standing::Alone | Standing::Deciding { .. } => Ok(Reason::Decides { agent: self.agent.clone() }),
+            Standing::By => Err(Reason::NotDeciding { decider: self.decider.cloned() }),
+        }
     }
 
     fn quorum(&self) -> Result<Reason, Reason> {
@@ -96,6 +141,9 @@ impl Gates<'_> {
     }
 
     fn quorum_about(&self, region: &RegionName) -> Result<Reason, Reason> {
+        if !self.agents.is_empty() {
+            return self.quorum_of_agents(region);
+        }
         let (w, needed) = (self.workload, self.workload.policy.failover.quorum);
         let votes = w.survey.vantages().filter(|vantage| {
             let judged = w.survey.judge(&w.policy, vantage, region, &w.ledger.primary, self.now);
@@ -107,6 +155,40 @@ impl Gates<'_> {
         let lost = votes.count();
         let reason = Reason::Quorum { region: region.clone(), lost, needed };
         if lost >= needed && needed > 0 { Ok(reason) } else { Err(reason) }
+    }
+
+    /// Whether enough of the agents, and enough of those outside the region, see it as lost and can prove that it is not
+    /// their own network.
+    fn quorum_of_agents(&self, region: &RegionName) -> Result<Reason, Reason> {
+        let policy = &self.workload.policy.failover;
+        let voters = self.agents.iter().filter(|(vantage, _)| self.vote(vantage, region).is_ok());
+        let (mut lost, mut outside) = (0, 0);
+        for (_, place) in voters {
+            lost += 1;
+            outside += usize::from(place != region);
+        }
+        let (needed, region) = (policy.quorum, region.clone());
+        if lost < needed || needed == 0 {
+            return Err(Reason::Quorum { region, lost, needed });
+        }
+        if outside < policy.outside {
+            return Err(Reason::QuorumOutside { region, outside, needed: policy.outside });
+        }
+        Ok(Reason::Quorum { region, lost, needed })
+    }
+
+    /// Whether an agent's word that a region is lost counts; else why it does not.
+    pub(crate) fn vote(&self, vantage: &AgentName, region: &RegionName) -> Result<(), Reason> {
+        let w = self.workload;
+        if vantage != self.agent {
+            return self.council.vote(vantage, &w.policy.name, region, self.now, w.policy.failover.freshness);
+        }
+        let judged = self.judged_here(region);
+        if judged.verdict != Verdict::Lost {
+            return Err(judged.reason);
+        }
+        let freshness = w.policy.failover.freshness;
+        self.witnesses.proof(vantage, self.connectivity, self.now, freshness, judged.trouble).map(drop)
     }
 
     fn not_paused(&self) -> Result<Reason, Reason> {
@@ -185,6 +267,25 @@ impl Gates<'_> {
 
     /// An old primary that has returned, still believes it is one, and may be made a standby without asking.
     pub(crate) fn returned(&self) -> Option<(RegionName, Reason)> {
+        self.stopped_behind().or_else(|| self.returned_writing())
+    }
+
+    /// A region that was left by a failover, whose database its sentry keeps stopped.
+    fn stopped_behind(&self) -> Option<(RegionName, Reason)> {
+        let w = self.workload;
+        let stopped = |region: &&RegionName| {
+            let says = w.guarded.get(*region).map(|(says, _)| *says);
+            says == Some(Guarded::Stopped) && w.policy.hosts.contains(*region)
+        };
+        let region = w.ledger.left.iter().filter(|region| **region != w.ledger.primary).find(stopped)?;
+        let wanted = w.policy.failover.rejoin && !w.ledger.kept_out.contains(region);
+        let primary = wanted && self.judged(&w.ledger.primary).verdict == Verdict::Healthy;
+        let ready = primary && self.not_paused().is_ok() && self.rejoin_hold_off();
+        let because = Box::new(Reason::StoppedBySentry { region: region.clone() });
+        ready.then(|| (region.clone(), Reason::Returned { region: region.clone(), because }))
+    }
+
+    fn returned_writing(&self) -> Option<(RegionName, Reason)> {
         let w = self.workload;
         let second = w.survey.second_primary(&w.policy, &w.ledger.primary, self.now)?;
         let Reason::TwoPrimaries { region, .. } = second.clone() else { return None };

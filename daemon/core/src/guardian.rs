@@ -10,13 +10,16 @@ use std::collections::BTreeMap;
 
 pub use by_hand::ByHand;
 use lifeboat_runbooks::{Kind, Runbook, Runbooks};
+pub(crate) use standing::Standing;
 
 use crate::alarm::Told;
 use crate::condition::{Condition, Gate};
+use crate::council::Council;
 use crate::decision::{Decision, Notice, Severity};
 use crate::event::{Event, Witnessing};
 use crate::forecast::Forecast;
 use crate::gates::Gates;
+use crate::head::Guarded;
 use crate::ledger::Ledger;
 use crate::machine::{Happening, Phase, Reaction};
 use crate::names::{AgentName, DatabaseName, Epoch, RegionName, RunId, SystemIdentifier, WorkloadName};
@@ -29,6 +32,7 @@ use crate::record::{Record, Stamped, Trigger};
 use crate::sighting::{DatabaseState, Evidence, Failure, FailureKind, Sighting};
 use crate::status::Verdict;
 use crate::survey::{Survey, Witnesses};
+use crate::testimony::Testimony;
 use crate::time::Moment;
 
 /// One workload as the guardian knows it.
@@ -39,6 +43,8 @@ pub(crate) struct Workload {
     pub(crate) survey: Survey,
     /// The trouble that people were told of, so that they are told once.
     pub(crate) told: Told,
+    /// What each sentry said last, and when it came.
+    pub(crate) guarded: BTreeMap<RegionName, (Guarded, Moment)>,
 }
 
 /// Who decides.
@@ -51,12 +57,17 @@ pub struct Guardian {
     pub(crate) workloads: BTreeMap<WorkloadName, Workload>,
     pub(crate) witnesses: Witnesses,
     started: Option<Moment>,
+    pub(crate) standing: Standing,
+    /// All agents and the place that each fails with; empty when this one is alone.
+    pub(crate) agents: BTreeMap<AgentName, RegionName>,
+    /// What the other vantages say.
+    pub(crate) council: Council,
+    /// Who was elected last, in which term, and when.
+    pub(crate) decider: Option<(AgentName, u64, Moment)>,
+    /// Whether what the agents share can be reached; since when it cannot, and what is wrong.
+    pub(crate) coordination: Result<(), (Moment, String)>,
     /// Runs that are open on record, of workloads that are not in the policy.
     orphans: BTreeMap<WorkloadName, RunId>,
-    /// All agents that share the record, each with the place that it fails with.
-    agents: BTreeMap<AgentName, RegionName>,
-    /// Whether another agent decides, or nobody.
-    standing: bool,
 }
 
 /// What happens while one decision is made: where it comes from, and what it has come to so far.
@@ -64,6 +75,10 @@ pub(crate) struct Deciding<'a> {
     pub(crate) agent: &'a AgentName,
     pub(crate) connectivity: &'a ConnectivityPolicy,
     pub(crate) witnesses: &'a Witnesses,
+    pub(crate) agents: &'a BTreeMap<AgentName, RegionName>,
+    pub(crate) council: &'a Council,
+    pub(crate) standing: Standing,
+    pub(crate) decider: Option<&'a AgentName>,
     pub(crate) runbooks: &'a Runbooks,
     pub(crate) workload: &'a mut Workload,
     pub(crate) now: Moment,
@@ -75,7 +90,16 @@ impl Guardian {
     pub fn restore(policy: Policy, runbooks: Runbooks, version: &str, records: &[Stamped]) -> Self {
         let workloads = policy.workloads.into_iter().map(|(name, policy)| {
             let ledger = Ledger::new(&policy);
-            (name, Workload { policy, ledger, survey: Survey::default(), told: Told::default() })
+            (
+                name,
+                Workload {
+                    policy,
+                    ledger,
+                    survey: Survey::default(),
+                    told: Told::default(),
+                    guarded: BTreeMap::new(),
+                },
+            )
         });
         let mut guardian = Self {
             agent: policy.agent,
@@ -85,9 +109,12 @@ impl Guardian {
             workloads: workloads.collect(),
             witnesses: Witnesses::default(),
             started: None,
-            orphans: BTreeMap::new(),
+            standing: Standing::Alone,
             agents: policy.agents,
-            standing: false,
+            council: Council::default(),
+            decider: None,
+            coordination: Ok(()),
+            orphans: BTreeMap::new(),
         };
         records.iter().for_each(|stamped| guardian.take_in(stamped));
         guardian
@@ -95,26 +122,35 @@ impl Guardian {
 
     /// What is to be done about an event, now. Moments must not run backwards.
     pub fn decide(&mut self, now: Moment, event: Event) -> Decision {
-        if self.standing {
-            return self.stand(now, event);
-        }
         match event {
-            Event::Started => self.start(now),
-            Event::Tick => self.every(now, Happening::Assessed),
-            Event::Sighted(sighting) => self.sight(now, &sighting),
-            Event::Witnessed(witnessing) => self.witness(now, witnessing),
-            Event::Ordered(order) => self.order(now, order),
+            Event::Elected { term } => self.elect(now, term),
             Event::Deposed => {
                 self.stand_by();
                 Decision::default()
             }
-            Event::Testified(_)
-            | Event::Silenced(_)
-            | Event::Elected { .. }
-            | Event::Beaten(_)
-            | Event::Recorded(_)
-            | Event::Coordinated(_)
-            | Event::Guarded { .. } => Decision::default(),
+            Event::Recorded(stamped) => {
+                self.take_in(&stamped);
+                Decision::default()
+            }
+            Event::Coordinated(reached) => self.coordinate(now, reached),
+            Event::Beaten(beat) => {
+                self.council.beat(beat, now);
+                Decision::default()
+            }
+            Event::Guarded { workload, region, says } => self.note_guarded(now, &workload, region, says),
+            Event::Silenced(vantage) => {
+                self.council.silence(&vantage);
+                Decision::default()
+            }
+            Event::Testified(testimony) => self.testify(now, testimony),
+            Event::Sighted(sighting) => self.sight(now, &sighting),
+            Event::Witnessed(witnessing) => self.witness(now, witnessing),
+            Event::Started | Event::Tick if !self.decides() => self.stand(now),
+            Event::Ordered(order) if !self.decides() => self.refer(&order),
+            Event::StepEnded { .. } if !self.decides() => Decision::default(),
+            Event::Started => self.start(now),
+            Event::Tick => self.every(now, Happening::Assessed),
+            Event::Ordered(order) => self.order(now, order),
             Event::StepEnded { ended, outcome } => self.with(now, &ended.workload, |deciding| {
                 if deciding.reaction(Happening::StepEnded) == Reaction::TakeOutcome {
                     deciding.take_outcome(&ended, outcome);
@@ -123,19 +159,20 @@ impl Guardian {
         }
     }
 
+    fn testify(&mut self, now: Moment, testimony: Testimony) -> Decision {
+        if !self.agents.contains_key(&testimony.vantage) || testimony.vantage == self.agent {
+            return Decision::default();
+        }
+        let news = self.council.note(testimony, now);
+        if news && self.decides() { self.every(now, Happening::Assessed) } else { Decision::default() }
+    }
+
     fn start(&mut self, now: Moment) -> Decision {
         self.started = Some(now);
         let record = Record::AgentStarted { agent: self.agent.clone(), version: self.version.clone() };
         let mut decision = Decision { records: vec![record], ..Decision::default() };
         decision.join(self.every(now, Happening::Started));
-        let orphans = self.orphans.iter().map(|(workload, run)| Notice {
-            workload: workload.clone(),
-            severity: Severity::Critical,
-            run: Some(run.clone()),
-            reason: Reason::NotInConfiguration { run: run.clone() },
-            loss: None,
-        });
-        decision.notices.extend(orphans);
+        decision.notices.extend(self.orphaned());
         decision
     }
 
@@ -154,7 +191,7 @@ impl Guardian {
         let sighting = stranger.as_ref().unwrap_or(sighting);
         let changed = workload.survey.note(&workload.policy, sighting);
         let learned = workload.learned(sighting);
-        if !changed && learned.is_empty() {
+        if !self.decides() || (!changed && learned.is_empty()) {
             return Decision::default();
         }
         let name = sighting.workload.clone();
@@ -171,7 +208,8 @@ impl Guardian {
             self.workloads.values_mut().for_each(|workload| workload.survey.regain(&vantage, now));
         }
         // Only a workload whose primary is in trouble waits for a proof.
-        let troubled = self.workloads.values().any(|w| !matches!(w.ledger.phase, Phase::Guarding));
+        let troubled =
+            self.decides() && self.workloads.values().any(|w| !matches!(w.ledger.phase, Phase::Guarding));
         if troubled { self.every(now, Happening::Assessed) } else { Decision::default() }
     }
 
@@ -231,6 +269,10 @@ impl Guardian {
             agent: &self.agent,
             connectivity: &self.connectivity,
             witnesses: &self.witnesses,
+            agents: &self.agents,
+            council: &self.council,
+            standing: self.standing,
+            decider: self.decider.as_ref().map(|(agent, _, _)| agent),
             runbooks: &self.runbooks,
             workload,
             now,
@@ -280,6 +322,10 @@ impl Guardian {
             agent: &self.agent,
             connectivity: &self.connectivity,
             witnesses: &self.witnesses,
+            agents: &self.agents,
+            council: &self.council,
+            standing: self.standing,
+            decider: self.decider.as_ref().map(|(agent, _, _)| agent),
             workload,
             now,
         }
@@ -421,6 +467,10 @@ impl Deciding<'_> {
             agent: self.agent,
             connectivity: self.connectivity,
             witnesses: self.witnesses,
+            agents: self.agents,
+            council: self.council,
+            standing: self.standing,
+            decider: self.decider,
             workload: self.workload,
             now: self.now,
         }

@@ -54,6 +54,8 @@ pub struct Ledger {
     pub healthy_since: BTreeMap<RegionName, Moment>,
     /// Regions that were fenced when they returned, and wait for a person to make them standbys.
     pub kept_out: BTreeSet<RegionName>,
+    /// Regions that a failover left behind and that have not rejoined since.
+    pub left: BTreeSet<RegionName>,
     /// How long the newest attempts of each step took.
     pub timings: BTreeMap<StepName, Vec<Duration>>,
     /// The newest run that ended.
@@ -88,6 +90,7 @@ impl Ledger {
             timelines: BTreeMap::new(),
             healthy_since: BTreeMap::new(),
             kept_out: BTreeSet::new(),
+            left: BTreeSet::new(),
             timings: BTreeMap::new(),
             last_run: None,
         }
@@ -102,7 +105,13 @@ impl Ledger {
     /// Takes one record in.
     pub fn apply(&mut self, at: Moment, record: &Record) {
         match record {
-            Record::AgentStarted { .. } => {}
+            Record::AgentStarted { .. } | Record::Elected { .. } => {}
+            Record::TookOver { epoch, .. } => {
+                self.epoch = *epoch;
+                if let Phase::Running(run) | Phase::Stranded(run, _) = &mut self.phase {
+                    run.apply(at, record);
+                }
+            }
             Record::VerdictChanged { region, verdict, .. } => self.apply_verdict(at, region, *verdict),
             Record::IdentityLearned { database, system, .. } => {
                 self.identities.insert(database.clone(), *system);
@@ -203,6 +212,11 @@ impl Ledger {
 
     fn apply_move(&mut self, at: Moment, region: &RegionName) {
         let automatic = self.phase.run().is_some_and(|run| run.trigger == Trigger::Automatic);
+        let behind = self.phase.run().filter(|run| run.plan.kind == Kind::Failover);
+        if let Some(from) = behind.map(|run| run.plan.from.clone()) {
+            self.left.insert(from);
+        }
+        self.left.remove(region);
         self.primary = region.clone();
         // A planned move lost nothing and left a standby: it is no reason to wait with a failover.
         let unplanned = self.phase.run().is_none_or(|run| run.plan.kind == Kind::Failover);
@@ -222,6 +236,7 @@ impl Ledger {
         match (ended, ending) {
             (Some((Kind::Rejoin, region, readmits)), Ending::Done) => {
                 self.rejoins_failed = None;
+                self.left.remove(&region);
                 if !readmits {
                     self.kept_out.insert(region);
                 }

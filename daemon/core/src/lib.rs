@@ -10,6 +10,7 @@
 
 mod alarm;
 pub mod condition;
+mod council;
 pub mod decision;
 pub mod event;
 pub mod forecast;

@@ -155,6 +155,13 @@ pub enum Question {
         /// What is known.
         loss: Loss,
     },
+    /// The loss is within the objective in time, and yet it may be too much.
+    LossDoubtful {
+        /// The loss measured.
+        loss: Loss,
+        /// What is too much.
+        doubt: Doubt,
+    },
     /// The loss is within the objective, but the workload is supervised.
     Supervised {
         /// The loss measured.
@@ -178,6 +185,34 @@ pub enum Question {
     },
 }
 
+/// Why a loss that is short enough may be too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Doubt {
+    /// More bytes of log are missing than this, or nobody knows how many.
+    Bytes {
+        /// How many are allowed.
+        allowed: u64,
+    },
+    /// The primary was last sampled longer ago than this, or never.
+    Sample {
+        /// How long ago is allowed.
+        #[serde(with = "time::millis")]
+        allowed: std::time::Duration,
+    },
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes { allowed } => write!(f, "at most {allowed} bytes of log are allowed to be missing"),
+            Self::Sample { allowed } => {
+                write!(f, "a sample of the primary may be {} old at most", time::length(*allowed))
+            }
+        }
+    }
+}
+
 impl Acceptance {
     /// The words.
     pub fn text(&self) -> &str {
@@ -190,9 +225,10 @@ impl Question {
     /// What must be repeated to accept.
     pub fn acceptance(&self) -> Acceptance {
         match self {
-            Self::LossAbove { loss, .. } | Self::LossUnknown { loss } | Self::Supervised { loss } => {
-                Acceptance::Loss(loss.token())
-            }
+            Self::LossAbove { loss, .. }
+            | Self::LossUnknown { loss }
+            | Self::LossDoubtful { loss, .. }
+            | Self::Supervised { loss } => Acceptance::Loss(loss.token()),
             Self::FenceUnproven { region, .. } => Acceptance::Unfenced(region.as_str().to_owned()),
             Self::BeforeStep { step, .. } => Acceptance::Step(step.as_str().to_owned()),
         }
@@ -215,6 +251,7 @@ impl fmt::Display for Question {
                 write!(f, "the failover would lose {loss}; the RPO objective is {}", time::length(*allowed))
             }
             Self::LossUnknown { loss } => write!(f, "the failover would lose {loss}"),
+            Self::LossDoubtful { loss, doubt } => write!(f, "the failover would lose {loss}; {doubt}"),
             Self::Supervised { loss } => {
                 write!(f, "the workload is supervised; the failover would lose {loss}")
             }

@@ -1,18 +1,20 @@
 //! The whole picture, put together for `status`: nothing is decided here.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::gates::Gates;
 use crate::guardian::{Guardian, Workload};
 use crate::machine::Phase;
-use crate::names::{DatabaseName, RegionName};
+use crate::names::{AgentName, DatabaseName, RegionName};
 use crate::reason::Reason;
 use crate::run::Run;
 use crate::sighting::{DatabaseSample, DatabaseState};
 use crate::status::{
-    ConnectivityStatus, DatabaseStatus, ProbeState, ProbeStatus, RegionStatus, RunStatus, Status,
-    WorkloadStatus,
+    ConnectivityStatus, CoordinationStatus, DatabaseStatus, DeciderStatus, ProbeState, ProbeStatus,
+    RegionStatus, RunStatus, SeenStatus, SentryStatus, Status, VantageStatus, WorkloadStatus,
 };
+use crate::testimony::Seen;
 use crate::time::Moment;
 
 impl Guardian {
@@ -32,13 +34,73 @@ impl Guardian {
         Status {
             agent: self.agent().clone(),
             at: now,
-            decider: None,
-            coordination: None,
-            vantages: BTreeMap::new(),
+            decider: self.decider_status(),
+            coordination: self.coordination_status(),
+            vantages: self.vantages(now),
             connectivity,
             workloads: workloads.collect(),
         }
     }
+}
+
+impl Guardian {
+    fn decider_status(&self) -> Option<DeciderStatus> {
+        let (agent, term, since) = self.decider.clone()?;
+        let here = agent == *self.agent() && self.decides();
+        Some(DeciderStatus { agent, term, since, here })
+    }
+
+    fn coordination_status(&self) -> Option<CoordinationStatus> {
+        let reason = self.coordination.as_ref().err();
+        let reason =
+            reason.map(|(since, what)| Reason::CoordinationLost { since: *since, what: what.clone() });
+        (!self.agents.is_empty()).then(|| CoordinationStatus { reached: reason.is_none(), reason })
+    }
+
+    fn vantages(&self, now: Moment) -> BTreeMap<AgentName, VantageStatus> {
+        let each =
+            self.agents.iter().map(|(vantage, place)| (vantage.clone(), self.vantage(vantage, place, now)));
+        each.collect()
+    }
+
+    fn vantage(&self, vantage: &AgentName, place: &RegionName, now: Moment) -> VantageStatus {
+        let here = vantage == self.agent();
+        let sees = self.workloads.iter().map(|(name, workload)| {
+            let gates = self.gates(workload, now);
+            let regions = workload.policy.regions();
+            let regions =
+                regions.filter_map(|region| Some((region.clone(), seen_by(&gates, vantage, region)?)));
+            (name.clone(), regions.collect::<BTreeMap<_, _>>())
+        });
+        let sees = sees.collect();
+        let (connected, heard, age) = if here {
+            let connected = self.workloads.values().all(|w| self.gates(w, now).own_connectivity().is_ok());
+            (Some(connected), Some(Duration::ZERO), Some(Duration::ZERO))
+        } else {
+            (self.council.connected(vantage), self.council.came(vantage, now), self.council.age(vantage, now))
+        };
+        VantageStatus { place: place.clone(), here, connected, heard, age, sees }
+    }
+}
+
+fn seen_by(gates: &Gates<'_>, vantage: &AgentName, region: &RegionName) -> Option<SeenStatus> {
+    let seen = if vantage == gates.agent {
+        gates.seen_here(region)
+    } else {
+        gates.council.heard(vantage, &gates.workload.policy.name, region, gates.now)?.seen.clone()
+    };
+    let Seen { verdict, reason, proven, .. } = seen;
+    Some(SeenStatus { verdict, reason, proven, abstains: gates.vote(vantage, region).err() })
+}
+
+fn sentries(gates: &Gates<'_>) -> BTreeMap<RegionName, SentryStatus> {
+    let w = gates.workload;
+    let each = w.policy.sentries.iter().map(|region| {
+        let says = w.guarded.get(region);
+        let since = says.map(|(_, at)| gates.now.since(*at));
+        (region.clone(), SentryStatus { says: says.map(|(says, _)| *says), since })
+    });
+    each.collect()
 }
 
 fn workload_status(gates: &Gates<'_>) -> WorkloadStatus {
@@ -60,7 +122,7 @@ fn workload_status(gates: &Gates<'_>) -> WorkloadStatus {
         paused: pause,
         maintenance: policy.maintenance_until(gates.now).map(|until| Reason::MaintenanceUntil { until }),
         kept_out: ledger.kept_out.clone(),
-        sentries: BTreeMap::new(),
+        sentries: sentries(gates),
         run: run_status(&ledger.phase),
         conditions: gates.conditions(),
         rto: policy.objectives.rto,

@@ -102,11 +102,11 @@ pub enum Action {
         /// Whether it is an old primary that has returned: one that is not closed stays a second place that takes writes.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         returned: bool,
-        /// Whether an expired write lease is taken as a fence.
+        /// Whether a write lease that has run out is proof enough, without a word from the region.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         expiry: bool,
-        /// The target region, when it is taken as a fence that its databases, the only synchronous standbys, have stopped
-        /// receiving.
+        /// The region whose databases may stop receiving instead, because the old primary acknowledges nothing without
+        /// their word. When the step starts, only if the loss was measured on that basis.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cut_off: Option<RegionName>,
     },

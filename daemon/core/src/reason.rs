@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** every refusal is a variant with its numbers; none is a text made up elsewhere.
 
+mod council;
 mod words;
 
 use std::time::Duration;
@@ -94,6 +95,11 @@ pub enum Reason {
     ConnectivityUnconfirmed {
         vantage: AgentName,
         since: Moment,
+    },
+    QuorumOutside {
+        region: RegionName,
+        outside: usize,
+        needed: usize,
     },
     Automatic,
     Supervised,
@@ -350,6 +356,39 @@ pub enum Reason {
     },
     OrderUnclear {
         because: String,
+    },
+
+    // Several agents.
+    Decides {
+        agent: AgentName,
+    },
+    NotDeciding {
+        decider: Option<AgentName>,
+    },
+    VantageUnheard {
+        vantage: AgentName,
+    },
+    VantageLate {
+        vantage: AgentName,
+        #[serde(with = "time::millis")]
+        age: Duration,
+        #[serde(with = "time::millis")]
+        allowed: Duration,
+    },
+    VantageUnproven {
+        vantage: AgentName,
+    },
+    CoordinationLost {
+        since: Moment,
+        what: String,
+    },
+    LostWhileCut {
+        region: RegionName,
+        because: Box<Reason>,
+        cut: Box<Reason>,
+    },
+    StoppedBySentry {
+        region: RegionName,
     },
 }
 

@@ -72,6 +72,10 @@ const fn is_zero(number: &u32) -> bool {
 pub enum Record {
     /// The agent started and has read its record.
     AgentStarted { agent: AgentName, version: String },
+    /// The agent decides from here on, in this term; whoever decided before does not any more.
+    Elected { agent: AgentName, version: String, term: u64 },
+    /// The one who decides now takes over a run that another agent opened, under this epoch.
+    TookOver { workload: WorkloadName, run: RunId, epoch: Epoch },
     /// A region is seen differently than before.
     VerdictChanged { workload: WorkloadName, region: RegionName, verdict: Verdict, reason: Reason },
     /// A primary was seen for the first time, and this is its cluster.
@@ -139,7 +143,7 @@ impl Record {
     /// The workload it is about; none for those about the agent.
     pub const fn workload(&self) -> Option<&WorkloadName> {
         match self {
-            Self::AgentStarted { .. } => None,
+            Self::AgentStarted { .. } | Self::Elected { .. } => None,
             Self::VerdictChanged { workload, .. }
             | Self::IdentityLearned { workload, .. }
             | Self::Declined { workload, .. }
@@ -153,6 +157,7 @@ impl Record {
             | Self::StepSkipped { workload, .. }
             | Self::LossCounted { workload, .. }
             | Self::PrimaryMoved { workload, .. }
+            | Self::TookOver { workload, .. }
             | Self::Stranded { workload, .. }
             | Self::Continued { workload, .. }
             | Self::Reopened { workload, .. }
@@ -166,6 +171,7 @@ impl Record {
     pub const fn run(&self) -> Option<&RunId> {
         match self {
             Self::RunOpened { run, .. }
+            | Self::TookOver { run, .. }
             | Self::StepStarted { run, .. }
             | Self::StepEnded { run, .. }
             | Self::LossMeasured { run, .. }
@@ -179,6 +185,7 @@ impl Record {
             | Self::Reopened { run, .. }
             | Self::RunEnded { run, .. } => Some(run),
             Self::AgentStarted { .. }
+            | Self::Elected { .. }
             | Self::VerdictChanged { .. }
             | Self::IdentityLearned { .. }
             | Self::Declined { .. }

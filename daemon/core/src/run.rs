@@ -315,6 +315,13 @@ impl Run {
         self.did(Deed::Fence)
     }
 
+    /// Whether the fence was begun: from here on the old primary must not be helped to go on.
+    pub(crate) fn fencing(&self) -> bool {
+        self.place(Deed::Fence).is_some_and(|index| {
+            self.attempts[index] > 0 && !matches!(self.progress[index], Progress::Undone)
+        })
+    }
+
     /// Whether the target is the primary.
     pub(crate) fn promoted(&self) -> bool {
         self.did(Deed::Promote)

@@ -7,10 +7,10 @@ use lifeboat_runbooks::Kind;
 use crate::decision::{Command, Severity};
 use crate::event::Attempt;
 use crate::guardian::Deciding;
-use crate::loss::{DatabaseLoss, Loss, LossManifest};
+use crate::loss::{Basis, DatabaseLoss, Loss, LossManifest};
 use crate::machine::Phase;
 use crate::names::{RegionName, RunId};
-use crate::outcome::{Fault, FaultKind, Outcome, Output};
+use crate::outcome::{Fault, FaultKind, FenceProof, Outcome, Output};
 use crate::plan::Action;
 use crate::reason::Reason;
 use crate::record::{Ending, Record, Trigger};
@@ -256,8 +256,16 @@ impl Deciding<'_> {
                 }
                 databases.iter().any(|d| !positions.contains_key(d))
             }
-            (Action::Fence { databases, .. }, Output::Fenced { proofs }) => {
-                databases.iter().any(|d| !proofs.contains_key(d))
+            (Action::Fence { databases, expiry, cut_off, .. }, Output::Fenced { proofs }) => {
+                let allowed = |proof: &FenceProof| match proof {
+                    FenceProof::Expired { .. } => *expiry,
+                    FenceProof::CutOff { .. } => cut_off.is_some(),
+                    FenceProof::WriteRefused { .. }
+                    | FenceProof::Isolated { .. }
+                    | FenceProof::Closed { .. }
+                    | FenceProof::Stopped => true,
+                };
+                databases.iter().any(|d| !proofs.get(d).is_some_and(allowed))
             }
             (Action::Promote { databases, .. }, Output::Promoted { promotions }) => {
                 databases.keys().any(|d| !promotions.contains_key(d))
@@ -365,6 +373,17 @@ impl Run {
         let action = match &step.action {
             Action::CatchUp { region, .. } => {
                 Action::CatchUp { region: region.clone(), goals: self.ends.clone() }
+            }
+            Action::Fence { region, databases, planned, returned, expiry, cut_off } => {
+                let synchronous = self.loss.as_ref().is_some_and(|loss| loss.basis == Basis::Synchronous);
+                Action::Fence {
+                    region: region.clone(),
+                    databases: databases.clone(),
+                    planned: *planned,
+                    returned: *returned,
+                    expiry: *expiry,
+                    cut_off: cut_off.clone().filter(|_| synchronous),
+                }
             }
             action => action.clone(),
         };

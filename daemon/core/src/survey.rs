@@ -158,6 +158,20 @@ impl Survey {
         judge(judging, &policy.probes, health)
     }
 
+    /// How old the oldest newest look is of the probes that count for a region; none when one has not looked yet.
+    pub(crate) fn oldest(
+        &self,
+        policy: &WorkloadPolicy,
+        vantage: &AgentName,
+        region: &RegionName,
+        now: Moment,
+    ) -> Option<Duration> {
+        let seen = self.health.get(vantage)?;
+        let counted = policy.probes.iter().filter(|(_, p)| p.vital && p.region == *region);
+        let ages = counted.map(|(name, _)| Some(now.since(seen.get(name)?.seen?)));
+        ages.collect::<Option<Vec<Duration>>>()?.into_iter().max()
+    }
+
     /// Whether each probe that counts for the region has looked at least once.
     pub(crate) fn complete(&self, policy: &WorkloadPolicy, vantage: &AgentName, region: &RegionName) -> bool {
         let seen = self.health.get(vantage);

@@ -10,6 +10,12 @@ impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AgentStarted { agent, version } => write!(f, "agent {agent} started (lifeboat {version})"),
+            Self::Elected { agent, version, term } => {
+                write!(f, "agent {agent} decides, in term {term} (lifeboat {version})")
+            }
+            Self::TookOver { run, epoch, .. } => {
+                write!(f, "{run}: goes on under another agent, epoch {epoch}")
+            }
             Self::VerdictChanged { workload, region, verdict, reason } => {
                 write!(f, "{workload}: region {region} is {verdict}: {reason}")
             }

@@ -34,6 +34,8 @@ pub struct Testimony {
     pub sequence: u64,
     /// The newest beat that the vantage had seen when it made this; none when there was no guardian yet.
     pub echo: Option<Beat>,
+    /// Whether its witnesses answer: a vantage that is not well connected should not decide.
+    pub connected: bool,
     /// What it says of each region of each workload.
     pub regions: BTreeMap<WorkloadName, BTreeMap<RegionName, Seen>>,
 }

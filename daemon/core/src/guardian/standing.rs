@@ -1,57 +1,76 @@
-//! Standing by: an agent that shares its record follows it, looks, and decides nothing.
+//! Deciding, or standing by: one guardian in each agent, and one of them at a time decides.
 //!
-//! **Invariant:** while it stands by, a guardian writes nothing and commands nothing; its record changes only by what
-//! the one who decides has written.
+//! **Invariant:** a guardian that stands by writes no record and starts no command; what it knows it was told, by
+//! records of the one who decides.
+//! **Invariant:** whoever takes over a run raises its epoch first, so that what the one before has still under way is
+//! stale to every actuator.
 
 use std::collections::BTreeMap;
 
 use lifeboat_runbooks::Kind;
 
-use super::{Guardian, Workload};
+use super::{Deciding, Guardian, Workload};
 use crate::decision::{Decision, Notice, Severity};
-use crate::event::{Event, Witnessing};
-use crate::gates::Gates;
-use crate::head::Head;
+use crate::head::{Guarded, Head};
 use crate::ledger::Ledger;
+use crate::machine::{Happening, Phase};
 use crate::names::{AgentName, RegionName, WorkloadName};
-use crate::order::Answer;
-use crate::plan::Action;
+use crate::order::{Answer, Order};
 use crate::reason::Reason;
 use crate::record::{Record, Stamped};
-use crate::run::{Progress, Run};
-use crate::sighting::Sighting;
 use crate::status::Verdict;
 use crate::testimony::{Beat, Seen, Testimony};
 use crate::time::Moment;
 
+/// Whether this guardian decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is the only one.
+    Alone,
+    /// Another one decides, or none.
+    By,
+    /// It holds the tenure.
+    Deciding {
+        /// Its number.
+        term: u64,
+        /// Since when.
+        since: Moment,
+    },
+}
+
 impl Guardian {
-    /// Decides nothing until it is elected: for an agent that shares its record with others.
+    /// This guardian shares its record with others, and does not decide until it is elected.
     pub fn stand_by(&mut self) {
-        self.standing = true;
+        self.standing = Standing::By;
+        self.council.forget_beats();
     }
 
-    /// Whether this agent decides now.
-    pub fn decides(&self) -> bool {
-        !self.standing
+    /// Whether it decides now.
+    pub const fn decides(&self) -> bool {
+        !matches!(self.standing, Standing::By)
     }
 
-    /// All agents that share the record, each with the place that it fails with.
-    pub fn agents(&self) -> &BTreeMap<AgentName, RegionName> {
+    /// All agents that share the record, each with the place that it fails with; empty when this one is alone.
+    pub const fn agents(&self) -> &BTreeMap<AgentName, RegionName> {
         &self.agents
     }
 
-    /// Makes the durable state anew from these records, keeps what was seen, and stands by.
+    /// Reads the record again, after a decision that could not be put on record: it never was. What was seen stays.
     pub fn reread(&mut self, records: &[Stamped]) {
         for workload in self.workloads.values_mut() {
             workload.ledger = Ledger::new(&workload.policy);
         }
         self.orphans.clear();
+        self.decider = None;
         records.iter().for_each(|stamped| self.take_in(stamped));
         self.stand_by();
     }
 
-    /// Takes one record of the past in.
-    pub(super) fn take_in(&mut self, stamped: &Stamped) {
+    /// Takes one record in.
+    pub(crate) fn take_in(&mut self, stamped: &Stamped) {
+        if let Record::Elected { agent, term, .. } = &stamped.record {
+            self.decider = Some((agent.clone(), *term, stamped.at));
+        }
         let Some(name) = stamped.record.workload() else { return };
         match (self.workloads.get_mut(name), &stamped.record) {
             (Some(workload), record) => workload.ledger.apply(stamped.at, record),
@@ -65,97 +84,182 @@ impl Guardian {
         }
     }
 
-    /// What the sentries of each workload must know of the record.
+    /// Decides from now on: takes over whatever is open.
+    pub(crate) fn elect(&mut self, now: Moment, term: u64) -> Decision {
+        self.standing = Standing::Deciding { term, since: now };
+        self.council.forget_beats();
+        self.decider = Some((self.agent.clone(), term, now));
+        let (agent, version) = (self.agent.clone(), self.version.clone());
+        let mut decision =
+            Decision { records: vec![Record::Elected { agent, version, term }], ..Decision::default() };
+        let names: Vec<WorkloadName> = self.workloads.keys().cloned().collect();
+        for name in names {
+            decision.join(self.with(now, &name, |deciding| deciding.take_over()));
+        }
+        decision.join(self.every(now, Happening::Started));
+        decision.notices.extend(self.orphaned());
+        decision
+    }
+
+    /// What an event means to a guardian that stands by.
+    pub(super) fn stand(&mut self, now: Moment) -> Decision {
+        self.started.get_or_insert(now);
+        let names: Vec<WorkloadName> = self.workloads.keys().cloned().collect();
+        let mut decision = Decision::default();
+        let Err((since, what)) = &self.coordination else { return decision };
+        let cut = Reason::CoordinationLost { since: *since, what: what.clone() };
+        for name in names {
+            let cut = cut.clone();
+            decision.join(self.with(now, &name, |deciding| deciding.stand_cut_off(cut)));
+        }
+        decision
+    }
+
+    /// An order that came to the wrong agent.
+    pub(super) fn refer(&self, _order: &Order) -> Decision {
+        let decider = self.decider.as_ref().map(|(agent, _, _)| agent.clone());
+        let reason = Reason::NotDeciding { decider };
+        Decision { answer: Some(Answer::Refused { reason }), ..Decision::default() }
+    }
+
+    /// Whether what the agents share can be reached.
+    pub(super) fn coordinate(&mut self, now: Moment, reached: Result<(), String>) -> Decision {
+        match reached {
+            Ok(()) => {
+                self.coordination = Ok(());
+                self.workloads.values_mut().for_each(|w| w.told.cut = None);
+                Decision::default()
+            }
+            Err(what) => {
+                let since = self.coordination.as_ref().err().map_or(now, |(since, _)| *since);
+                self.coordination = Err((since, what));
+                if self.decides() { Decision::default() } else { self.stand(now) }
+            }
+        }
+    }
+
+    /// What a sentry says.
+    pub(super) fn note_guarded(
+        &mut self,
+        now: Moment,
+        name: &WorkloadName,
+        region: RegionName,
+        says: Option<Guarded>,
+    ) -> Decision {
+        let Some(workload) = self.workloads.get_mut(name) else { return Decision::default() };
+        let known = match says {
+            Some(says) => {
+                let known = workload.guarded.get(&region).copied();
+                let since = known.filter(|(known, _)| *known == says).map_or(now, |(_, since)| since);
+                workload.guarded.insert(region, (says, since));
+                known.map(|(known, _)| known)
+            }
+            None => workload.guarded.remove(&region).map(|(known, _)| known),
+        };
+        if known == says || !self.decides() {
+            return Decision::default();
+        }
+        self.assess(now, name, Happening::Assessed)
+    }
+
+    /// What this vantage says of every region. `sequence` must rise; `echo` is the newest beat it has seen.
+    pub fn testimony(&self, now: Moment, sequence: u64, echo: Option<Beat>) -> Testimony {
+        let regions = self.workloads.iter().map(|(name, workload)| {
+            let gates = self.gates(workload, now);
+            let each = workload.policy.regions().map(|region| (region.clone(), gates.seen_here(region)));
+            (name.clone(), each.collect::<BTreeMap<RegionName, Seen>>())
+        });
+        let regions = regions.collect();
+        let connected = self.workloads.values().all(|w| self.gates(w, now).own_connectivity().is_ok());
+        Testimony { vantage: self.agent.clone(), sequence, echo, connected, regions }
+    }
+
+    /// What the sentries must know of each workload.
     pub fn heads(&self) -> BTreeMap<WorkloadName, Head> {
         self.workloads.iter().map(|(name, workload)| (name.clone(), workload.head())).collect()
     }
 
-    /// What this vantage says of every region, echoing the newest beat it has seen.
-    pub fn testimony(&self, now: Moment, sequence: u64, echo: Option<Beat>) -> Testimony {
-        let each = self.workloads.iter().map(|(name, workload)| {
-            let gates = self.gates(workload, now);
-            let regions = workload.policy.regions().map(|region| (region.clone(), self.seen(&gates, region)));
-            (name.clone(), regions.collect())
-        });
-        Testimony { vantage: self.agent.clone(), sequence, echo, regions: each.collect() }
-    }
-
-    fn seen(&self, gates: &Gates<'_>, region: &RegionName) -> Seen {
-        let judged = gates.judged(region);
-        let freshness = gates.workload.policy.failover.freshness;
-        let proof =
-            self.witnesses.proof(&self.agent, &self.connectivity, gates.now, freshness, judged.trouble);
-        let proven = judged.verdict == Verdict::Lost && proof.is_ok();
-        Seen { verdict: judged.verdict, reason: judged.reason, proven, age: None }
-    }
-
-    /// What happens while it stands by.
-    pub(super) fn stand(&mut self, now: Moment, event: Event) -> Decision {
-        match event {
-            Event::Started => self.started = Some(now),
-            Event::Sighted(sighting) => self.see(&sighting),
-            Event::Witnessed(witnessing) => self.hear(now, witnessing),
-            Event::Recorded(stamped) => self.take_in(&stamped),
-            Event::Elected { .. } => {
-                self.standing = false;
-                return self.start(now);
-            }
-            Event::Coordinated(Err(text)) => {
-                let told = self.workloads.keys().map(|workload| Notice {
-                    workload: workload.clone(),
-                    severity: Severity::Critical,
-                    run: None,
-                    reason: Reason::Told { text: text.clone() },
-                    loss: None,
-                });
-                return Decision { notices: told.collect(), ..Decision::default() };
-            }
-            Event::Ordered(_) => {
-                let reason = Reason::NobodyDecides { because: "this agent stands by".to_owned() };
-                return Decision { answer: Some(Answer::Refused { reason }), ..Decision::default() };
-            }
-            Event::Tick
-            | Event::Testified(_)
-            | Event::Silenced(_)
-            | Event::Deposed
-            | Event::Beaten(_)
-            | Event::Coordinated(Ok(()))
-            | Event::Guarded { .. }
-            | Event::StepEnded { .. } => {}
+    /// Whether another agent had better decide: this one cannot prove its own connectivity, or fails with the region that a
+    /// workload lives in; nothing is open, and another agent, outside that region, was heard lately and is well connected.
+    pub fn better_elsewhere(&self, now: Moment) -> bool {
+        if !matches!(self.standing, Standing::Deciding { .. }) || self.agents.is_empty() {
+            return false;
         }
-        Decision::default()
-    }
-
-    fn see(&mut self, sighting: &Sighting) {
-        let Some(workload) = self.workloads.get_mut(&sighting.workload) else { return };
-        let stranger = workload.stranger(sighting);
-        workload.survey.note(&workload.policy, stranger.as_ref().unwrap_or(sighting));
-    }
-
-    fn hear(&mut self, now: Moment, witnessing: Witnessing) {
-        let vantage = witnessing.vantage.clone();
-        if self.witnesses.note(witnessing, &self.connectivity, now) {
-            self.workloads.values_mut().for_each(|workload| workload.survey.regain(&vantage, now));
+        let open = self.workloads.values().any(|w| w.ledger.phase.run().is_some());
+        let troubled = |w: &Workload| !matches!(w.ledger.phase, Phase::Guarding);
+        let blind = self.workloads.values().any(|w| self.gates(w, now).own_connectivity().is_err());
+        let beside = self.workloads.values().any(|w| self.agents.get(&self.agent) == Some(&w.ledger.primary));
+        if open || !(blind || (beside && !self.workloads.values().any(troubled))) {
+            return false;
         }
+        let freshness =
+            self.workloads.values().map(|w| w.policy.failover.freshness).min().unwrap_or_default();
+        self.agents.iter().any(|(agent, place)| {
+            let outside = self.workloads.values().all(|w| w.ledger.primary != *place);
+            *agent != self.agent && (outside || blind) && self.council.well(agent, now, freshness)
+        })
+    }
+
+    /// The place of this agent among those that may decide: those outside every primary region first, in the order of their
+    /// names. From 0.
+    pub fn rank(&self) -> usize {
+        let beside = |place: &RegionName| self.workloads.values().any(|w| w.ledger.primary == *place);
+        let mut all: Vec<(bool, &AgentName)> =
+            self.agents.iter().map(|(agent, place)| (beside(place), agent)).collect();
+        all.sort();
+        all.iter().position(|(_, agent)| **agent == self.agent).unwrap_or_default()
+    }
+
+    pub(super) fn orphaned(&self) -> impl Iterator<Item = Notice> {
+        self.orphans.iter().map(|(workload, run)| Notice {
+            workload: workload.clone(),
+            severity: Severity::Critical,
+            run: Some(run.clone()),
+            reason: Reason::NotInConfiguration { run: run.clone() },
+            loss: None,
+        })
     }
 }
 
 impl Workload {
     fn head(&self) -> Head {
-        let moving = self.ledger.phase.run().filter(|run| run.plan.kind != Kind::Rejoin && !run.promoted());
-        let closing = moving.is_some_and(|run| run.back.is_none() && fence_begun(run));
+        let moving = self.ledger.phase.run().filter(|run| run.plan.kind != Kind::Rejoin);
+        let moving = moving.filter(|run| self.ledger.primary == run.plan.from);
         Head {
             epoch: self.ledger.epoch,
             holder: self.ledger.primary.clone(),
-            closing,
+            closing: moving.is_some_and(|run| run.plan.kind == Kind::Failover && run.fencing()),
             coming: moving.filter(|run| run.past_return).map(|run| run.plan.to.clone()),
         }
     }
 }
 
-fn fence_begun(run: &Run) -> bool {
-    let mut steps = run.plan.steps.iter().zip(&run.progress);
-    steps.any(|(step, progress)| {
-        matches!(step.action, Action::Fence { .. }) && !matches!(progress, Progress::Waiting)
-    })
+impl Deciding<'_> {
+    /// Raises the epoch of a run that another agent opened, before anything of it is done.
+    fn take_over(&mut self) {
+        let Some(run) = self.workload.ledger.phase.run().map(|run| run.id().clone()) else { return };
+        let (workload, epoch) = (self.name(), self.workload.ledger.epoch.next());
+        self.write(Record::TookOver { workload, run, epoch });
+    }
+
+    /// Tells people once that nothing can be decided; and again when the primary looks lost meanwhile.
+    fn stand_cut_off(&mut self, cut: Reason) {
+        let primary = self.workload.ledger.primary.clone();
+        let judged = self.gates().judged_here(&primary);
+        let lost = judged.verdict == Verdict::Lost;
+        let known = self.workload.told.cut;
+        if known == Some(true) || (known == Some(false) && !lost) {
+            return;
+        }
+        self.workload.told.cut = Some(lost);
+        if lost {
+            let because = Box::new(judged.reason);
+            self.tell(
+                Severity::Critical,
+                Reason::LostWhileCut { region: primary, because, cut: Box::new(cut) },
+            );
+        } else {
+            self.tell(Severity::Warning, cut);
+        }
+    }
 }

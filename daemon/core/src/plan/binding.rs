@@ -119,12 +119,14 @@ impl Binding<'_> {
             },
             Deed::Drain => Action::Drain { region: from, databases },
             Deed::Fence => Action::Fence {
+                expiry: kind == Kind::Failover
+                    && self.policy.failover.fence_expiry
+                    && self.policy.sentries.contains(&from),
+                cut_off: Some(to).filter(|_| kind == Kind::Failover && self.policy.failover.fence_cut_off),
                 region: from,
                 databases,
                 planned: kind != Kind::Failover,
                 returned: kind == Kind::Rejoin,
-                expiry: false,
-                cut_off: None,
             },
             Deed::Lift => Action::Lift { region: from, databases },
             Deed::CatchUp => Action::CatchUp { region: to, goals: BTreeMap::new() },

@@ -63,6 +63,15 @@ impl fmt::Display for Reason {
             | Self::PauseInThePast { .. }
             | Self::NobodyDecides { .. }
             | Self::OrderUnclear { .. } => self.write_refusal(f),
+            Self::Decides { .. }
+            | Self::NotDeciding { .. }
+            | Self::QuorumOutside { .. }
+            | Self::VantageUnheard { .. }
+            | Self::VantageLate { .. }
+            | Self::VantageUnproven { .. }
+            | Self::CoordinationLost { .. }
+            | Self::LostWhileCut { .. }
+            | Self::StoppedBySentry { .. } => self.write_council(f),
             _ => self.write_condition(f),
         }
     }

@@ -6,7 +6,8 @@
 use lifeboat_runbooks::{Deed, Kind};
 
 use super::{Next, Progress, Run, Situation};
-use crate::order::Question;
+use crate::loss::Loss;
+use crate::order::{Doubt, Question};
 use crate::outcome::{Fault, FaultKind};
 use crate::plan::{Action, PlannedStep};
 use crate::policy::{Mode, WorkloadPolicy};
@@ -224,7 +225,10 @@ impl Run {
         let about_loss = |q: &Question| {
             matches!(
                 q,
-                Question::LossAbove { .. } | Question::LossUnknown { .. } | Question::Supervised { .. }
+                Question::LossAbove { .. }
+                    | Question::LossUnknown { .. }
+                    | Question::LossDoubtful { .. }
+                    | Question::Supervised { .. }
             )
         };
         let settled = self.accepted.iter().any(about_loss);
@@ -239,10 +243,15 @@ impl Run {
         let accepts = |question: &Question| match (question, loss.at_most) {
             (Question::LossUnknown { .. }, _) => true,
             (
-                Question::LossAbove { loss: known, .. } | Question::Supervised { loss: known },
+                Question::LossAbove { loss: known, .. }
+                | Question::LossDoubtful { loss: known, .. }
+                | Question::Supervised { loss: known },
                 Some(length),
             ) => known.at_most.is_some_and(|accepted| length <= accepted + allowed),
-            (Question::LossAbove { .. } | Question::Supervised { .. }, None)
+            (
+                Question::LossAbove { .. } | Question::LossDoubtful { .. } | Question::Supervised { .. },
+                None,
+            )
             | (Question::FenceUnproven { .. } | Question::BeforeStep { .. }, _) => false,
         };
         if self.accepted.iter().any(accepts) {
@@ -251,7 +260,7 @@ impl Run {
         match loss.at_most {
             None => Some(Question::LossUnknown { loss }),
             Some(length) if length > allowed => Some(Question::LossAbove { loss, allowed }),
-            Some(_) => None,
+            Some(_) => doubt(&loss, policy).map(|doubt| Question::LossDoubtful { loss, doubt }),
         }
     }
 
@@ -282,4 +291,12 @@ fn refused(step: &PlannedStep, why: &str) -> Next {
     let fault = Fault::new(FaultKind::Refused, why);
     let reason = Reason::StepFailed { step: step.name.clone(), attempts: 0, fault };
     Next::Strand(step.name.clone(), reason)
+}
+
+/// What is too much of a loss that is short enough.
+fn doubt(loss: &Loss, policy: &WorkloadPolicy) -> Option<Doubt> {
+    let bytes = policy.failover.rpo_bytes.filter(|allowed| loss.bytes.is_none_or(|bytes| bytes > *allowed));
+    let sample = policy.failover.sample_age;
+    let sample = sample.filter(|allowed| loss.sample_age.is_none_or(|age| age > *allowed));
+    bytes.map(|allowed| Doubt::Bytes { allowed }).or_else(|| sample.map(|allowed| Doubt::Sample { allowed }))
 }

@@ -45,7 +45,9 @@ impl Run {
                 self.open_again();
             }
             Record::Reopened { step, .. } => self.apply_reopening(step),
-            Record::RunOpened { .. }
+            Record::TookOver { epoch, .. } => self.plan.epoch = *epoch,
+            Record::Elected { .. }
+            | Record::RunOpened { .. }
             | Record::Stranded { .. }
             | Record::RunEnded { .. }
             | Record::PrimaryMoved { .. }

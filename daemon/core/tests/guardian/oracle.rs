@@ -324,6 +324,7 @@ impl Oracle {
         let accepted = book.accepted.iter().any(|question| match question {
             Question::LossAbove { loss: l, .. }
             | Question::LossUnknown { loss: l }
+            | Question::LossDoubtful { loss: l, .. }
             | Question::Supervised { loss: l } => l == loss,
             Question::FenceUnproven { .. } | Question::BeforeStep { .. } => false,
         });
@@ -367,6 +368,7 @@ impl Oracle {
                 let wanted = match question {
                     Question::LossAbove { loss, .. }
                     | Question::LossUnknown { loss }
+                    | Question::LossDoubtful { loss, .. }
                     | Question::Supervised { loss } => {
                         let number = loss.at_most.map(|l| format!("{}s", l.as_millis().div_ceil(1000)));
                         Acceptance::Loss(number.unwrap_or_else(|| "unknown".to_owned()))

@@ -1,0 +1,152 @@
+//! What the other vantages say, and which of it is a vote.
+//!
+//! **Invariant:** a testimony counts only while its age, measured by the echo of a beat that this guardian sent itself, is
+//! within the freshness the operator asks for. Without an echo of ours it may be of any age.
+//! **Invariant:** an older testimony never replaces a newer one of the same vantage.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::names::{AgentName, RegionName, WorkloadName};
+use crate::reason::Reason;
+use crate::status::Verdict;
+use crate::testimony::{Beat, Seen, Testimony};
+use crate::time::Moment;
+
+/// How many beats are remembered: with one a second, more than any sensible freshness.
+const BEATS_KEPT: usize = 256;
+
+/// What the other vantages say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Council {
+    said: BTreeMap<AgentName, Said>,
+    /// The beats that this guardian sent, and when, oldest first.
+    beats: VecDeque<(Beat, Moment)>,
+}
+
+/// The newest testimony of a vantage.
+#[derive(Clone, Debug)]
+struct Said {
+    testimony: Testimony,
+    /// When it came in: for people only.
+    came: Moment,
+    /// Whether it is still renewed.
+    silent: bool,
+}
+
+/// What a vantage says of a region, or why it does not count.
+pub(crate) struct Heard<'a> {
+    pub(crate) seen: &'a Seen,
+    /// How old it is at most, by our own clock; none when it echoes no beat of ours.
+    pub(crate) age: Option<Duration>,
+}
+
+impl Council {
+    /// Takes a testimony in; says whether any verdict in it is news.
+    pub(crate) fn note(&mut self, testimony: Testimony, now: Moment) -> bool {
+        let known = self.said.get(&testimony.vantage);
+        if known.is_some_and(|known| known.testimony.sequence > testimony.sequence) {
+            return false;
+        }
+        let verdicts = |t: &Testimony| -> Vec<(Verdict, bool)> {
+            t.regions
+                .values()
+                .flat_map(|each| each.values().map(|seen| (seen.verdict, seen.proven)))
+                .collect()
+        };
+        let troubled = testimony.regions.values().flat_map(BTreeMap::values);
+        let troubled = troubled.into_iter().any(|seen| seen.verdict != Verdict::Healthy);
+        let news =
+            known.is_none_or(|known| known.silent || verdicts(&known.testimony) != verdicts(&testimony));
+        let vantage = testimony.vantage.clone();
+        self.said.insert(vantage, Said { testimony, came: now, silent: false });
+        // While there is trouble, a fresher word may be the one that makes it count.
+        news || troubled
+    }
+
+    /// A vantage has stopped saying anything.
+    pub(crate) fn silence(&mut self, vantage: &AgentName) {
+        if let Some(said) = self.said.get_mut(vantage) {
+            said.silent = true;
+        }
+    }
+
+    /// A beat of ours was sent.
+    pub(crate) fn beat(&mut self, beat: Beat, at: Moment) {
+        if self.beats.len() == BEATS_KEPT {
+            self.beats.pop_front();
+        }
+        self.beats.push_back((beat, at));
+    }
+
+    /// A new tenure begins, or ours has ended: what echoes older beats proves nothing.
+    pub(crate) fn forget_beats(&mut self) {
+        self.beats.clear();
+    }
+
+    /// What a vantage says of a region.
+    pub(crate) fn heard(
+        &self,
+        vantage: &AgentName,
+        workload: &WorkloadName,
+        region: &RegionName,
+        now: Moment,
+    ) -> Option<Heard<'_>> {
+        let said = self.said.get(vantage).filter(|said| !said.silent)?;
+        let seen = said.testimony.regions.get(workload)?.get(region)?;
+        let sent =
+            said.testimony.echo.and_then(|echo| self.beats.iter().rev().find(|(beat, _)| *beat == echo));
+        let age = sent.zip(seen.age).map(|((_, at), looked)| now.since(*at) + looked);
+        Some(Heard { seen, age })
+    }
+
+    /// Whether a vantage says that it is well connected.
+    pub(crate) fn connected(&self, vantage: &AgentName) -> Option<bool> {
+        self.said.get(vantage).map(|said| said.testimony.connected)
+    }
+
+    /// How long ago its newest testimony came in.
+    pub(crate) fn came(&self, vantage: &AgentName, now: Moment) -> Option<Duration> {
+        self.said.get(vantage).map(|said| now.since(said.came))
+    }
+
+    /// How old it is at most, by our own clock.
+    pub(crate) fn age(&self, vantage: &AgentName, now: Moment) -> Option<Duration> {
+        let echo = self.said.get(vantage)?.testimony.echo?;
+        self.beats.iter().rev().find(|(beat, _)| *beat == echo).map(|(_, at)| now.since(*at))
+    }
+
+    /// Whether a vantage sees a region as lost, as a vote; else why it is none.
+    pub(crate) fn vote(
+        &self,
+        vantage: &AgentName,
+        workload: &WorkloadName,
+        region: &RegionName,
+        now: Moment,
+        freshness: Duration,
+    ) -> Result<(), Reason> {
+        let unheard = || Reason::VantageUnheard { vantage: vantage.clone() };
+        let heard = self.heard(vantage, workload, region, now).ok_or_else(unheard)?;
+        match heard.age {
+            None => return Err(unheard()),
+            Some(age) if age > freshness => {
+                return Err(Reason::VantageLate { vantage: vantage.clone(), age, allowed: freshness });
+            }
+            Some(_) => {}
+        }
+        if heard.seen.verdict != Verdict::Lost {
+            return Err(heard.seen.reason.clone());
+        }
+        if !heard.seen.proven {
+            return Err(Reason::VantageUnproven { vantage: vantage.clone() });
+        }
+        Ok(())
+    }
+
+    /// Whether a vantage was heard of lately, at all, and says that it is well connected: a sign that it could decide.
+    pub(crate) fn well(&self, vantage: &AgentName, now: Moment, freshness: Duration) -> bool {
+        self.said
+            .get(vantage)
+            .is_some_and(|said| !said.silent && now.since(said.came) <= freshness && said.testimony.connected)
+    }
+}
