@@ -3,16 +3,18 @@
 //! **Invariant:** a floor is entered only when the one below it has no error, so that no problem is the echo of
 //! another one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use lifeboat_core::names::AgentName;
 use lifeboat_core::policy::Policy;
 use serde::Deserialize;
 use serde_json::Value;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use crate::document::Document;
+use crate::document::lease::Lease;
+use crate::document::{Agent, Document};
 use crate::problem::{Found, Problem, Problems};
 use crate::rule::Rule;
 use crate::source::Source;
@@ -60,6 +62,40 @@ impl Config {
     }
 }
 
+/// An agent, as far as it is known before the others are: with no public key there is no list of agents yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signer {
+    /// How it signs.
+    pub name: AgentName,
+    /// File with its key.
+    pub key_file: PathBuf,
+}
+
+impl Signer {
+    /// Reads `[agent]` of the file at `path`, whatever else is in the file or is missing there.
+    ///
+    /// # Errors
+    ///
+    /// All problems of the file, when `[agent]` itself cannot be understood.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        #[derive(Deserialize)]
+        struct Beginning {
+            agent: Agent,
+        }
+        let source = Source::read(path)?;
+        match toml::from_str::<Beginning>(&source.text) {
+            Ok(Beginning { agent }) => {
+                Ok(Self { name: AgentName::new(agent.name.as_str()), key_file: agent.key_path() })
+            }
+            // Two readings of one table: what one refuses, the other one can explain.
+            Err(error) => match check(source.clone()) {
+                Err(problems) => Err(problems),
+                Ok(_) => Err(Problems::new(source, vec![syntax(&error)])),
+            },
+        }
+    }
+}
+
 fn check(source: Source) -> Result<Loaded, Problems> {
     static SCHEMA: LazyLock<Value> = LazyLock::new(crate::schema);
     let root = parse(&source)?;
@@ -84,6 +120,30 @@ fn check(source: Source) -> Result<Loaded, Problems> {
     }
     let config = Config { policy: policy::of(&document), wiring: Wiring::of(&document) };
     Ok(Loaded { config, document, warnings: problems, source })
+}
+
+/// Reads a document that is only `[lease]`.
+pub(crate) fn lease(text: &str) -> Result<Lease, Problems> {
+    static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+        let lease = serde_json::json!({ "lease": { "$ref": "#/$defs/Lease" } });
+        serde_json::json!({
+            "type": "object", "properties": lease, "required": ["lease"], "$defs": crate::schema()["$defs"],
+        })
+    });
+    #[derive(Deserialize)]
+    struct Only {
+        lease: Lease,
+    }
+    let source = Source::new("[lease]", text);
+    let root = parse(&source)?;
+    let mut found = Found::default();
+    shape::check(&SCHEMA, &root, &mut found);
+    if found.any_error() {
+        return Err(found.into_problems(source));
+    }
+    Only::deserialize(toml::Deserializer::from(root))
+        .map(|only| only.lease)
+        .map_err(|error| Problems::new(source, vec![syntax(&error)]))
 }
 
 fn syntax(error: &toml::de::Error) -> Problem {
@@ -115,4 +175,19 @@ fn parse(source: &Source) -> Result<Spanned<DeTable<'_>>, Problems> {
         last = line;
     }
     Err(found.into_problems(source.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::wiring::LeaseWiring;
+
+    #[test]
+    fn a_sentry_says_where_the_coordinator_is_with_the_same_keys() {
+        let read = |text: &str| LeaseWiring::read(&toml::from_str(text).unwrap());
+        let good = "kind = \"etcd\"\nendpoints = [\"http://127.0.0.1:2379\"]";
+        let Ok(LeaseWiring::Etcd(etcd)) = read(good) else { panic!("{:?}", read(good)) };
+        assert_eq!((etcd.cluster.as_str(), etcd.endpoints.len()), ("lifeboat", 1));
+        let bad = read(&format!("{good}\nttl = \"90s\"\nuserr = \"x\"")).unwrap_err().to_string();
+        assert!(bad.contains("2s to 1m") && bad.contains("did you mean `user`"), "{bad}");
+    }
 }

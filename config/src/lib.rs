@@ -25,7 +25,7 @@ mod size;
 mod source;
 pub mod wiring;
 
-pub use config::{Config, Loaded};
+pub use config::{Config, Loaded, Signer};
 pub use environment::environment;
 pub use form::{Cluster, FilePath, Fqdn, HostPort, HttpUrl, IpPort, Label, Target};
 pub use hour::Hour;
