@@ -60,7 +60,8 @@ impl Gates<'_> {
     /// How a region is judged: by this agent when it is alone, else lost when a quorum says so, and only then.
     pub(crate) fn judged(&self, region: &RegionName) -> Judgement {
         let own = self.judged_here(region);
-        if self.agents.is_empty() {
+        // Without beats of its own an agent that stands by cannot date what the others say; it shows what it sees.
+        if self.agents.is_empty() || self.standing == Standing::By {
             return own;
         }
         match (own.verdict, self.quorum_about(region)) {

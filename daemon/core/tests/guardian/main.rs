@@ -6,6 +6,7 @@
 //! **Invariant:** every decision of every scenario passes the oracle, so a scenario only says what it is about.
 
 mod by_hand;
+mod council;
 mod defects;
 mod failover;
 mod journal;
