@@ -7,6 +7,7 @@ mod agent;
 mod hosts;
 pub mod moves;
 mod regions;
+mod sites;
 
 use std::collections::BTreeMap;
 use std::io;

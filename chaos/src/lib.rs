@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod canary;
+pub mod etcd;
 mod faults;
 pub mod host;
 pub mod html;
@@ -22,6 +23,7 @@ pub mod proxy;
 pub mod region;
 pub mod report;
 pub mod resolver;
+pub mod rules;
 pub mod shop;
 pub mod timeline;
 pub mod undertaker;
@@ -33,4 +35,4 @@ pub use lab::moves::Planned;
 pub use lab::{Lab, LabError, LabOptions};
 pub use load::{Load, LoadOptions};
 pub use proxy::Fault;
-pub use region::{From, Region, To};
+pub use region::{From, Place, Region, Site, To};

@@ -10,7 +10,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
-use crate::region::{From, Region, To};
+use crate::region::{From, Region, Site, To};
 
 /// The port of the claim in every /16.
 const CLAIM: u16 = 19_999;
@@ -29,8 +29,14 @@ pub struct Network {
     pub shop: u16,
     /// The port of every database host, and of the paths to them.
     pub host: u16,
-    /// The port of the agent's DNS authority.
+    /// The port of every DNS authority.
     pub dns: u16,
+    /// The port of every etcd member, for its clients, and of the paths to them.
+    pub etcd: u16,
+    /// The port of every etcd member, for the others.
+    pub peer: u16,
+    /// The port of every agent, for other agents and sentries, and of the paths to them.
+    pub agent: u16,
     /// The port of the witnesses.
     pub witness: u16,
     _claim: TcpListener,
@@ -64,12 +70,22 @@ impl Network {
                 .ok_or(io::ErrorKind::AddrInUse)
         };
         let at = |third: u8, last: u8| Ipv4Addr::new(127, net, third, last);
-        let postgres = next(&[at(1, 10), at(2, 10), at(4, 1), at(4, 2), at(5, 1), at(5, 2)])?;
-        let shop = next(&[at(1, 10), at(2, 10), at(4, 1), at(4, 2)])?;
-        let host = next(&[at(1, 10), at(2, 10), at(4, 1), at(4, 2)])?;
-        let dns = next(&[at(3, 53)])?;
-        let witness = next(&[at(6, 1), at(6, 2), at(6, 3), at(4, 11), at(4, 12), at(4, 13)])?;
-        Ok(Network { net, postgres, shop, host, dns, witness, _claim: claim })
+        // The doors of the regions, and the paths to them from the agent, the sites and the other region.
+        let both = |third: u8| vec![at(third, 1), at(third, 2)];
+        let paths: Vec<_> = [4, 11, 12, 13].into_iter().flat_map(both).collect();
+        let doors = vec![at(1, 10), at(2, 10)];
+        let postgres = next(&[doors.clone(), paths.clone(), both(5)].concat())?;
+        let shop = next(&[doors.clone(), paths.clone()].concat())?;
+        let host = next(&[doors, paths].concat())?;
+        let dns = next(&[at(3, 53), at(3, 1), at(3, 2), at(3, 3)])?;
+        let three = |third: u8, from: u8| (0..3).map(move |number| at(third, from + number));
+        let witnesses = [4, 11, 12, 13].into_iter().flat_map(|third| three(third, 11));
+        let witness = next(&three(6, 1).chain(witnesses).collect::<Vec<_>>())?;
+        let paths = |from| (11..=13).flat_map(move |third| three(third, from));
+        let etcd = next(&three(7, 1).chain(paths(21)).collect::<Vec<_>>())?;
+        let peer = next(&three(7, 1).chain(three(8, 1)).collect::<Vec<_>>())?;
+        let agent = next(&three(9, 1).chain(paths(31)).collect::<Vec<_>>())?;
+        Ok(Network { net, postgres, shop, host, dns, etcd, peer, agent, witness, _claim: claim })
     }
 
     fn at(&self, third: u8, last: u8) -> Ipv4Addr {
@@ -93,32 +109,60 @@ impl Network {
             To::Shop(region) => (self.host(region), self.shop).into(),
             To::Host(region) => (self.host(region), self.host).into(),
             To::Witness(number) => (self.at(6, number + 1), self.witness).into(),
+            To::Etcd(site) => (self.at(7, place(site)), self.etcd).into(),
+            To::Agent(site) => (self.at(9, place(site)), self.agent).into(),
         }
     }
 
     /// Where the path from one place to a thing begins: the address of its fault proxy.
     #[must_use]
     pub fn path(&self, from: From, to: To) -> SocketAddr {
-        let last = |region| match region {
-            Region::East => 1,
-            Region::West => 2,
-        };
         let third = match from {
             From::Agent => 4,
             From::Region(_) => 5,
+            From::Site(site) => 10 + place(site),
         };
         match to {
-            To::Postgres(region) => (self.at(third, last(region)), self.postgres).into(),
-            To::Shop(region) => (self.at(third, last(region)), self.shop).into(),
-            To::Host(region) => (self.at(third, last(region)), self.host).into(),
+            To::Postgres(region) => (self.at(third, place(region.into())), self.postgres).into(),
+            To::Shop(region) => (self.at(third, place(region.into())), self.shop).into(),
+            To::Host(region) => (self.at(third, place(region.into())), self.host).into(),
             To::Witness(number) => (self.at(third, number + 11), self.witness).into(),
+            To::Etcd(site) => (self.at(third, 20 + place(site)), self.etcd).into(),
+            To::Agent(site) => (self.at(third, 30 + place(site)), self.agent).into(),
         }
     }
 
-    /// Where the agent's DNS authority listens, UDP and TCP.
+    /// Where the etcd member of a site listens for the others.
+    #[must_use]
+    pub fn peer(&self, site: Site) -> SocketAddr {
+        (self.at(7, place(site)), self.peer).into()
+    }
+
+    /// Where the others find it: the address of the junction before it.
+    #[must_use]
+    pub fn advertised(&self, site: Site) -> SocketAddr {
+        (self.at(8, place(site)), self.peer).into()
+    }
+
+    /// Where the DNS authority of a single agent listens, UDP and TCP.
     #[must_use]
     pub fn authority(&self) -> SocketAddr {
         (self.at(3, 53), self.dns).into()
+    }
+
+    /// Where that of a site's agent does.
+    #[must_use]
+    pub fn authority_of(&self, site: Site) -> SocketAddr {
+        (self.at(3, place(site)), self.dns).into()
+    }
+}
+
+/// The last part of its addresses.
+fn place(site: Site) -> u8 {
+    match site {
+        Site::East => 1,
+        Site::West => 2,
+        Site::Witness => 3,
     }
 }
 

@@ -91,6 +91,27 @@ pub fn signal(pids: &[i32], signal: Signal) -> Result<(), ProcessError> {
     Ok(())
 }
 
+/// Stops (SIGSTOP) every process within `folder`, those too that are started meanwhile, and says which.
+///
+/// # Errors
+/// When a signal is refused, or new ones keep coming for 20 s.
+pub fn freeze_within(folder: &Path) -> Result<Vec<i32>, ProcessError> {
+    let deadline = Instant::now() + GONE_WITHIN;
+    let mut frozen = Vec::new();
+    loop {
+        let mut fresh = within(folder)?;
+        fresh.retain(|pid| !frozen.contains(pid));
+        if fresh.is_empty() {
+            return Ok(frozen);
+        }
+        if Instant::now() > deadline {
+            return Err(ProcessError::Survivors { pids: fresh });
+        }
+        signal(&fresh, Signal::STOP)?;
+        frozen.extend(fresh);
+    }
+}
+
 /// Kills (kill -9) every process within `folder` and returns once none is left; says which were killed.
 /// Repeating it finds nothing and succeeds.
 ///

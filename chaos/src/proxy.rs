@@ -3,8 +3,13 @@
 //! Each pair of places has its own, so a fault on the agent's path to a database leaves replication alone.
 //! Proxies live in the lab's process, not in a region, and a path to a region that was lost refuses.
 //!
+//! A path has a fault of its own, and obeys two rules of the network: one for each direction of its bytes. A
+//! connection needs both directions to be made; an open one goes on in the direction that is left.
+//!
 //! **Invariant:** bytes are delayed or held, never changed, reordered or dropped within a connection: what a
 //! partition held back arrives when it heals, as TCP does it.
+
+pub mod junction;
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +22,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+pub use junction::Junction;
 
 /// What is wrong with a path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,11 +48,70 @@ impl Fault {
     }
 }
 
+/// A direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heading {
+    /// From who connected.
+    There,
+    /// To who connected.
+    Back,
+}
+
+/// All that is wrong with a path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct State {
+    /// The path itself.
+    path: Fault,
+    /// The network, from who connects to what is connected to.
+    there: Fault,
+    /// The network, the other way.
+    back: Fault,
+}
+
+impl State {
+    fn any(self, is: impl Fn(Fault) -> bool) -> bool {
+        [self.path, self.there, self.back].into_iter().any(is)
+    }
+
+    fn breaks(self) -> bool {
+        self.any(Fault::breaks)
+    }
+
+    fn refuses(self) -> bool {
+        self.any(|fault| fault == Fault::Refuse)
+    }
+
+    fn of(self, heading: Heading) -> Fault {
+        match heading {
+            Heading::There => self.there,
+            Heading::Back => self.back,
+        }
+    }
+
+    fn holds(self, heading: Heading) -> bool {
+        self.path == Fault::Blackhole || self.of(heading) == Fault::Blackhole
+    }
+
+    /// Whether a connection can be made: its greeting goes both ways.
+    fn connects(self) -> bool {
+        !self.holds(Heading::There) && !self.holds(Heading::Back)
+    }
+
+    fn delay(self, heading: Heading) -> Duration {
+        let latency = |fault| match fault {
+            Fault::Latency(delay) => delay,
+            _ => Duration::ZERO,
+        };
+        let path = if heading == Heading::Back { latency(self.path) } else { Duration::ZERO };
+        path + latency(self.of(heading))
+    }
+}
+
 /// A running proxy. It ends when this value is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     listen: SocketAddr,
-    fault: watch::Sender<Fault>,
+    state: watch::Sender<State>,
     stop: CancellationToken,
 }
 
@@ -57,10 +123,10 @@ impl Proxy {
     pub async fn start(listen: SocketAddr, target: SocketAddr) -> io::Result<Proxy> {
         let listener = TcpListener::bind(listen).await?;
         let listen = listener.local_addr()?;
-        let (fault, faults) = watch::channel(Fault::None);
+        let (state, states) = watch::channel(State::default());
         let stop = CancellationToken::new();
-        tokio::spawn(serve(listener, listen, target, faults, stop.clone()));
-        Ok(Proxy { listen, fault, stop })
+        tokio::spawn(serve(listener, listen, target, states, stop.clone()));
+        Ok(Proxy { listen, state, stop })
     }
 
     /// Where it listens.
@@ -71,13 +137,19 @@ impl Proxy {
 
     /// Makes the path have this fault, at once and for open connections too. [`Fault::None`] heals it.
     pub fn set(&self, fault: Fault) {
-        self.fault.send_replace(fault);
+        self.state.send_modify(|state| state.path = fault);
     }
 
-    /// The fault the path has now.
+    /// The fault the path has now, rules apart.
     #[must_use]
     pub fn fault(&self) -> Fault {
-        *self.fault.borrow()
+        self.state.borrow().path
+    }
+
+    /// Makes the path obey these rules of the network, at once and on open connections too: one for the bytes that go
+    /// to what is connected to, one for those that come back.
+    pub fn obey(&self, there: Fault, back: Fault) {
+        self.state.send_modify(|state| (state.there, state.back) = (there, back));
     }
 }
 
@@ -91,13 +163,13 @@ async fn serve(
     listener: TcpListener,
     listen: SocketAddr,
     target: SocketAddr,
-    mut faults: watch::Receiver<Fault>,
+    mut states: watch::Receiver<State>,
     stop: CancellationToken,
 ) {
     let mut listener = Some(listener);
     loop {
-        let fault = *faults.borrow_and_update();
-        if fault == Fault::Refuse {
+        let state = *states.borrow_and_update();
+        if state.refuses() {
             // Only a closed socket refuses.
             listener = None;
         } else if listener.is_none() {
@@ -112,15 +184,15 @@ async fn serve(
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            changed = faults.changed() => match changed {
+            changed = states.changed() => match changed {
                 Ok(()) => continue,
                 Err(_) => return,
             },
             accepted = accepted => accepted,
         };
         if let Ok((client, _)) = accepted {
-            let (faults, stop) = (faults.clone(), stop.clone());
-            tokio::spawn(connection(client, target, faults, stop));
+            let (states, stop) = (states.clone(), stop.clone());
+            tokio::spawn(connection(client, target, states, stop));
         }
     }
 }
@@ -136,15 +208,18 @@ fn reset(stream: &TcpStream) {
 async fn connection(
     client: TcpStream,
     target: SocketAddr,
-    faults: watch::Receiver<Fault>,
+    states: watch::Receiver<State>,
     stop: CancellationToken,
 ) {
-    let mut breaking = faults.clone();
+    let mut breaking = states.clone();
     let server = tokio::select! {
         biased;
         () = stop.cancelled() => None,
         () = broken(&mut breaking) => None,
-        server = async { quiet(faults.clone()).await; TcpStream::connect(target).await } => server.ok(),
+        server = async {
+            quiet(states.clone(), State::connects).await;
+            TcpStream::connect(target).await
+        } => server.ok(),
     };
     let Some(server) = server else { return reset(&client) };
     // Without this small answers wait for an acknowledgement; refused only for sockets that are closed.
@@ -152,8 +227,8 @@ async fn connection(
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let both = async {
-        let asked = pass(&mut from_client, &mut to_server, faults.clone(), false);
-        let answered = pass(&mut from_server, &mut to_client, faults.clone(), true);
+        let asked = pass(&mut from_client, &mut to_server, states.clone(), Heading::There);
+        let answered = pass(&mut from_server, &mut to_client, states.clone(), Heading::Back);
         tokio::try_join!(asked, answered).is_ok()
     };
     let orderly = tokio::select! {
@@ -172,40 +247,44 @@ async fn connection(
 }
 
 /// Resolves when the fault is one that breaks connections.
-async fn broken(faults: &mut watch::Receiver<Fault>) {
-    if faults.wait_for(|fault| fault.breaks()).await.is_err() {
+async fn broken(states: &mut watch::Receiver<State>) {
+    if states.wait_for(|state| state.breaks()).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// Resolves when bytes may move.
-async fn quiet(mut faults: watch::Receiver<Fault>) {
+/// Resolves when the path lets something through.
+async fn quiet(mut states: watch::Receiver<State>, open: impl Fn(State) -> bool) {
     // An error means that the lab is gone; then nothing is held any more.
-    let _ = faults.wait_for(|fault| *fault != Fault::Blackhole).await;
+    let _ = states.wait_for(|state| open(*state)).await;
 }
 
-/// Passes bytes one way. Answers (`delayed`) are stamped when they arrive and delivered when they are due, so
-/// latency adds a delay and not a limit on throughput.
+/// Passes bytes one way. They are stamped when they arrive and delivered when they are due, so latency adds a delay
+/// and not a limit on throughput.
 async fn pass(
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
-    faults: watch::Receiver<Fault>,
-    delayed: bool,
+    states: watch::Receiver<State>,
+    heading: Heading,
 ) -> io::Result<()> {
     // 256 chunks of 16 KiB are 4 MiB on the way; beyond that the sender waits, as with a full window.
     let (queue, mut due) = mpsc::channel::<(Instant, Bytes)>(256);
-    let latency = faults.clone();
+    let arrived = states.clone();
     let read = async move {
         let mut buffer = vec![0; 16 * 1024];
         loop {
-            let count = from.read(&mut buffer).await?;
+            let count = match from.read(&mut buffer).await {
+                Ok(count) => count,
+                Err(error) => {
+                    // A reset is held like everything else.
+                    quiet(arrived, |state| !state.holds(heading)).await;
+                    return Err(error);
+                }
+            };
             if count == 0 {
                 return Ok::<(), io::Error>(());
             }
-            let delay = match *latency.borrow() {
-                Fault::Latency(delay) if delayed => delay,
-                _ => Duration::ZERO,
-            };
+            let delay = arrived.borrow().delay(heading);
             if queue.send((Instant::now() + delay, Bytes::copy_from_slice(&buffer[..count]))).await.is_err() {
                 return Ok(());
             }
@@ -214,9 +293,10 @@ async fn pass(
     let write = async move {
         while let Some((at, bytes)) = due.recv().await {
             tokio::time::sleep_until(at).await;
-            quiet(faults.clone()).await;
+            quiet(states.clone(), |state| !state.holds(heading)).await;
             to.write_all(&bytes).await?;
         }
+        quiet(states, |state| !state.holds(heading)).await;
         to.shutdown().await
     };
     tokio::try_join!(read, write).map(|_| ())

@@ -31,7 +31,7 @@ impl Lab {
     /// When a signal is refused.
     pub fn freeze(&self, region: Region) -> Result<u64, LabError> {
         let at = now_ms();
-        process::signal(&process::within(&region.folder(self.folder()))?, Signal::STOP)?;
+        process::freeze_within(&region.folder(self.folder()))?;
         self.to_region(region, Fault::Blackhole);
         Ok(at)
     }
@@ -47,8 +47,7 @@ impl Lab {
 
     /// Gives every path to a region the same fault.
     pub fn to_region(&self, region: Region, fault: Fault) {
-        let paths = self.proxies.iter().filter(|((_, to), _)| to.region() == Some(region));
-        paths.for_each(|(_, proxy)| proxy.set(fault));
+        self.to_site(region.into(), fault);
     }
 
     /// Promotes a region's database by hand, as an operator without lifeboat would.

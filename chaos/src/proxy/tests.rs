@@ -117,3 +117,50 @@ async fn a_target_that_is_gone_is_a_reset_not_silence() {
     let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
     assert!(stream.read(&mut [0; 1]).await.is_err());
 }
+
+#[tokio::test]
+async fn a_rule_for_one_direction_holds_what_goes_that_way_and_nothing_else() {
+    // Answers nothing, and says something every few milliseconds.
+    let listener = TcpListener::bind(ANY).await.unwrap();
+    let target = listener.local_addr().unwrap();
+    let (heard, mut hears) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (mut read, mut write) = stream.into_split();
+        tokio::spawn(async move {
+            while let Ok(byte) = read.read_u8().await {
+                heard.send(byte).await.unwrap();
+            }
+        });
+        while write.write_u8(b'.').await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let proxy = Proxy::start(ANY.parse().unwrap(), target).await.unwrap();
+    let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+    stream.write_u8(b'1').await.unwrap();
+    assert_eq!(hears.recv().await, Some(b'1'));
+    proxy.obey(Fault::Blackhole, Fault::None);
+    stream.write_u8(b'2').await.unwrap();
+    let mut some = [0; 64];
+    stream.read_exact(&mut some).await.unwrap();
+    assert!(hears.try_recv().is_err(), "what goes there is held, while answers come");
+    let mut late = TcpStream::connect(proxy.address()).await.unwrap();
+    assert!(tokio::time::timeout(SOON, late.read_u8()).await.is_err(), "a new one cannot be made");
+    proxy.obey(Fault::None, Fault::Blackhole);
+    assert_eq!(hears.recv().await, Some(b'2'), "what was held arrives");
+    stream.write_u8(b'3').await.unwrap();
+    assert_eq!(hears.recv().await, Some(b'3'));
+    let silent = async {
+        // What was on the way before the rule comes first.
+        loop {
+            stream.read_u8().await.unwrap();
+        }
+    };
+    assert!(tokio::time::timeout(SOON, silent).await.is_err());
+    proxy.obey(Fault::Latency(SOON), Fault::None);
+    let sent = Instant::now();
+    stream.write_u8(b'4').await.unwrap();
+    assert_eq!(hears.recv().await, Some(b'4'));
+    assert!(sent.elapsed() >= SOON);
+}
