@@ -2,7 +2,9 @@
 //!
 //! **Invariant:** the lab speaks to lifeboat as an operator does: a file, a process, commands.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use serde_json::Value;
 use crate::network::{Network, WITNESSES};
 use crate::postgres::{AGENT_USER, DATABASE};
 use crate::process::{Owner, tethered};
-use crate::region::{From, Region, To};
+use crate::region::{From, Region, Site, To};
 
 /// The DNS name of the shop.
 pub const SHOP_NAME: &str = "shop.lab.test.";
@@ -49,6 +51,8 @@ pub struct AgentOptions {
     pub power: bool,
     /// Further lines of `[workload.failover]`.
     pub failover: String,
+    /// With three agents: how long the right to decide lasts without being renewed, as in the file.
+    pub tenure: String,
 }
 
 impl Default for AgentOptions {
@@ -60,6 +64,7 @@ impl Default for AgentOptions {
             rpo: "30s".to_owned(),
             power: true,
             failover: "hold_down = \"2s\"\n".to_owned(),
+            tenure: "2s".to_owned(),
         }
     }
 }
@@ -78,6 +83,85 @@ pub fn program(told: Option<&Path>, name: &str) -> Option<PathBuf> {
     this.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
+/// Where an agent sits: its name, its paths, and what it shares with others.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// Its site; none for the one that is alone, on its bastion.
+    pub site: Option<Site>,
+    /// The agents it shares the record with, and their sentries.
+    pub council: Council,
+}
+
+/// What several agents know of each other: public keys, as `lifeboat key` and `lifeboat sentry --key` print them.
+#[derive(Clone, Debug, Default)]
+pub struct Council {
+    /// Of the agents.
+    pub agents: BTreeMap<Site, String>,
+    /// Of the sentries.
+    pub sentries: BTreeMap<Region, String>,
+    /// Whether the standby is a synchronous one: that it has stopped receiving is a fence then.
+    pub sync: bool,
+}
+
+impl Council {
+    /// What may prove a fence beside the primary's own word.
+    fn fences(&self) -> String {
+        format!("fence_expiry = {}\nfence_cut_off = {}\n", !self.sentries.is_empty(), self.sync)
+    }
+}
+
+impl Seat {
+    /// That of an agent that is alone.
+    #[must_use]
+    pub fn alone() -> Seat {
+        Seat { site: None, council: Council::default() }
+    }
+
+    /// Where its connections come from.
+    #[must_use]
+    pub fn from(&self) -> From {
+        self.site.map_or(From::Agent, From::Site)
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self, lab: &Path) -> PathBuf {
+        self.site.map_or_else(|| lab.to_owned(), |site| site.folder(lab)).join("agent")
+    }
+
+    /// `[agent]`, `[lease]` and all agents.
+    fn text(&self, lab: &Path, network: &Network, witnesses: &str, tenure: &str) -> String {
+        let state = quoted(&self.folder(lab).join("state").display());
+        let Some(site) = self.site else {
+            return format!(
+                "[agent]\nname = \"bastion\"\nregion = \"west\"\nstate = {state}\n{witnesses}\n\
+                 [lease]\nkind = \"embedded\"\n"
+            );
+        };
+        let etcd = Site::ALL.map(|to| format!("\"http://{}\"", network.path(self.from(), To::Etcd(to))));
+        let mut text = format!(
+            "[agent]\nname = \"{site}\"\nregion = \"{site}\"\nstate = {state}\nlisten = \"{}\"\n{witnesses}\n\
+             [lease]\nkind = \"etcd\"\ncluster = \"shop\"\nendpoints = [{}]\nttl = {}\n\n",
+            network.door(To::Agent(site)),
+            etcd.join(", "),
+            quoted(&tenure),
+        );
+        for (other, key) in &self.council.agents {
+            let address = network.path(self.from(), To::Agent(*other));
+            // Writing to a String cannot fail.
+            let _ = write!(
+                text,
+                "[[agents]]\nname = \"{other}\"\nregion = \"{other}\"\naddress = \"{address}\"\npublic_key = \"{key}\"\n"
+            );
+        }
+        text
+    }
+}
+
+fn quoted(text: &dyn std::fmt::Display) -> String {
+    Value::from(text.to_string()).to_string()
+}
+
 /// The text of `lifeboat.toml`. Without a `lifeboat` program there is no host section: then the regions' hosts
 /// cannot be asked to salvage, rewind or follow.
 #[must_use]
@@ -87,12 +171,17 @@ pub fn config(
     lifeboat: Option<&Path>,
     network: &Network,
     options: &AgentOptions,
+    seat: &Seat,
 ) -> String {
-    let quoted = |text: &dyn std::fmt::Display| Value::from(text.to_string()).to_string();
+    let from = seat.from();
     let witnesses: Vec<String> =
-        (0..WITNESSES).map(|number| quoted(&network.path(From::Agent, To::Witness(number)))).collect();
-    let authority = network.authority();
-    let mode = if options.supervised { "supervised\"" } else { "automatic\"\nlone_vantage = \"accepted\"" };
+        (0..WITNESSES).map(|number| quoted(&network.path(from, To::Witness(number)))).collect();
+    let authorities = network.authorities(seat.site.is_some());
+    let own = seat.site.map_or(network.authority(), |site| network.authority_of(site));
+    let mode = if options.supervised { "supervised" } else { "automatic" };
+    // One agent alone that acts by itself must be accepted; several may take an expired write lease for a fence.
+    let alone = if options.supervised { "" } else { "lone_vantage = \"accepted\"\n" };
+    let judged = if seat.site.is_none() { alone.to_owned() } else { seat.council.fences() };
     let (witness_pace, pace) = match options.policy {
         ProbePolicy::Defaults => ("", ""),
         ProbePolicy::Demo => (
@@ -100,23 +189,35 @@ pub fn config(
             "interval = \"1s\"\ntimeout = \"1s\"\nfailures = 3\nrecoveries = 2\nsilence = \"3s\"\n",
         ),
     };
+    let witnesses = format!("witnesses = [{}]\n{witness_pace}", witnesses.join(", "));
     let mut text = format!(
-        "# Written by chaos for one lab.\n\
-         [agent]\nname = \"bastion\"\nregion = \"west\"\nstate = {state}\nwitnesses = [{witnesses}]\n{witness_pace}\n\
-         [lease]\nkind = \"embedded\"\n\n[[notify]]\nkind = \"log\"\n\n\
+        "# Written by chaos for one lab.\n{}\n[[notify]]\nkind = \"log\"\n\n\
          [[region]]\nname = \"east\"\n[[region]]\nname = \"west\"\n\n\
-         [authority]\nzone = \"lab.test.\"\nlisten = [{listen}]\nnameservers = [\"ns.lab.test.\"]\n\n\
-         [[authority.record]]\nname = \"ns.lab.test.\"\nkind = \"A\"\nvalues = [\"{ns}\"]\nttl = \"5m\"\n\n\
-         [[workload]]\nname = \"{WORKLOAD}\"\nprimary = \"east\"\nstandbys = [\"west\"]\n\n\
-         [workload.objectives]\nrto = {rto}\nrpo = {rpo}\n\n[workload.failover]\nmode = \"{mode}\n{failover}\n",
-        state = quoted(&lab.join("agent/state").display()),
-        witnesses = witnesses.join(", "),
-        listen = quoted(&authority),
-        ns = authority.ip(),
+         [authority]\nzone = \"lab.test.\"\nlisten = [{}]\nnameservers = [{}]\n\n",
+        seat.text(lab, network, &witnesses, &options.tenure),
+        quoted(&own),
+        (1..=authorities.len()).map(|n| format!("\"ns{n}.lab.test.\"")).collect::<Vec<_>>().join(", "),
+    );
+    for (n, authority) in authorities.iter().enumerate() {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "[[authority.record]]\nname = \"ns{}.lab.test.\"\nkind = \"A\"\nvalues = [\"{}\"]\nttl = \"5m\"\n\n",
+            n + 1,
+            authority.ip()
+        );
+    }
+    let _ = write!(
+        text,
+        "[[workload]]\nname = \"{WORKLOAD}\"\nprimary = \"east\"\nstandbys = [\"west\"]\n\n\
+         [workload.objectives]\nrto = {rto}\nrpo = {rpo}\n\n[workload.failover]\nmode = \"{mode}\"\n{judged}{failover}\n",
         rto = quoted(&options.rto),
         rpo = quoted(&options.rpo),
         failover = options.failover,
     );
+    for (region, key) in &seat.council.sentries {
+        let _ = write!(text, "[workload.sentry.{region}]\nkey = \"{key}\"\n\n");
+    }
     if options.power {
         for region in Region::ALL {
             let (chaos, lab) = (quoted(&chaos.display()), quoted(&lab.display()));
@@ -127,16 +228,16 @@ pub fn config(
             let _ = write!(text, "[workload.fence.{region}]\ncommand = {order}\ntimeout = \"20s\"\n\n");
         }
     }
-    text += &database(lab, network, pace);
+    text += &database(lab, network, pace, seat);
     if let Some(lifeboat) = lifeboat {
-        text += &hosts(lab, chaos, lifeboat, network);
+        text += &hosts(lab, chaos, lifeboat, network, seat.site);
     }
-    text + &probes(network, pace) + &names(network)
+    text + &probes(network, pace, from) + &names(network, &authorities)
 }
 
-fn database(lab: &Path, network: &Network, pace: &str) -> String {
-    let password = Value::from(lab.join("agent/orders.password").display().to_string());
-    let endpoint = |region| network.path(From::Agent, To::Postgres(region));
+fn database(lab: &Path, network: &Network, pace: &str, seat: &Seat) -> String {
+    let password = quoted(&seat.folder(lab).join("orders.password").display());
+    let endpoint = |region| network.path(seat.from(), To::Postgres(region));
     format!(
         "[[workload.database]]\nname = \"orders\"\nkind = \"postgres\"\ndbname = \"{DATABASE}\"\nuser = \"{AGENT_USER}\"\n\
          password_file = {password}\ntls = \"off\"\n{pace}[workload.database.endpoint]\neast = \"{}\"\nwest = \"{}\"\n\n",
@@ -146,10 +247,10 @@ fn database(lab: &Path, network: &Network, pace: &str) -> String {
 }
 
 /// How the agent reaches `lifeboat host` in each region, and how each region's server reaches the other's.
-fn hosts(lab: &Path, chaos: &Path, lifeboat: &Path, network: &Network) -> String {
+fn hosts(lab: &Path, chaos: &Path, lifeboat: &Path, network: &Network, from: Option<Site>) -> String {
     let mut text = String::new();
     for region in Region::ALL {
-        let command = Value::from(host_command(lab, chaos, lifeboat, region));
+        let command = Value::from(host_command(lab, chaos, lifeboat, from, region));
         // Writing to a String cannot fail.
         let _ = write!(text, "[workload.database.host.{region}]\ncommand = {command}\ntimeout = \"5m\"\n\n");
     }
@@ -161,18 +262,25 @@ fn hosts(lab: &Path, chaos: &Path, lifeboat: &Path, network: &Network) -> String
 /// The command by which `lifeboat host` runs on a region's host, with the configuration the lab wrote for it. The
 /// program must be one that PostgreSQL's user can run.
 #[must_use]
-pub fn host_command(lab: &Path, chaos: &Path, lifeboat: &Path, region: Region) -> Vec<String> {
+pub fn host_command(
+    lab: &Path,
+    chaos: &Path,
+    lifeboat: &Path,
+    from: Option<Site>,
+    region: Region,
+) -> Vec<String> {
     let shown = |path: &Path| path.display().to_string();
     let config = shown(&region.folder(lab).join("host.toml"));
     let (chaos, lab, lifeboat) = (shown(chaos), shown(lab), shown(lifeboat));
-    let argv =
-        [&chaos, "host", "exec", "--lab", &lab, region.name(), "--", &lifeboat, "host", "--config", &config];
-    argv.map(str::to_owned).to_vec()
+    let mut argv = vec![&*chaos, "host", "exec", "--lab", &lab];
+    argv.extend(from.into_iter().flat_map(|site| ["--from", site.name()]));
+    argv.extend([region.name(), "--", &lifeboat, "host", "--config", &config]);
+    argv.into_iter().map(str::to_owned).collect()
 }
 
-fn probes(network: &Network, pace: &str) -> String {
+fn probes(network: &Network, pace: &str, from: From) -> String {
     let probe = |region| {
-        let shop = network.path(From::Agent, To::Shop(region));
+        let shop = network.path(from, To::Shop(region));
         format!(
             "[[workload.probe]]\nname = \"shop-{region}\"\nregion = \"{region}\"\nkind = \"http\"\n\
              url = \"http://{shop}/health\"\nbody = \"ok\"\n{pace}\n"
@@ -181,9 +289,12 @@ fn probes(network: &Network, pace: &str) -> String {
     Region::ALL.map(probe).concat()
 }
 
-fn names(network: &Network) -> String {
+fn names(network: &Network, authorities: &[SocketAddr]) -> String {
+    // An agent asks its own authority anyway; those of the others are resolvers to it.
+    let all = authorities.iter().map(|authority| format!("\"{authority}\"")).collect::<Vec<_>>().join(", ");
+    let others = if authorities.len() > 1 { format!("resolvers = [{all}]\n") } else { String::new() };
     format!(
-        "[[workload.dns]]\nname = \"{SHOP_NAME}\"\nvia = \"authority\"\nttl = \"1s\"\n[workload.dns.target]\n\
+        "[[workload.dns]]\nname = \"{SHOP_NAME}\"\nvia = \"authority\"\nttl = \"1s\"\n{others}[workload.dns.target]\n\
          east = [\"{}\"]\nwest = [\"{}\"]\n\n[workload.canary]\nurl = \"http://{}:{}/health\"\nbody = \"ok\"\ntimeout = \"1s\"\n",
         network.host(Region::East),
         network.host(Region::West),
@@ -227,10 +338,11 @@ pub async fn command(lifeboat: &Path, config: &Path, args: &[&str]) -> Said {
     }
 }
 
-/// lifeboat's records after a place in its journal, oldest first, from its control socket; none while it does
-/// not answer. Commands take tens of milliseconds to start, this takes one: for looking many times a second.
-pub async fn records(lab: &Path, after: u64) -> Option<Vec<Value>> {
-    let socket = tokio::net::UnixStream::connect(lab.join("agent/state/lifeboat.sock")).await.ok()?;
+/// lifeboat's records after a place in its journal, oldest first, from the control socket of the agent in that folder;
+/// none while it does not answer. Commands take tens of milliseconds to start, this takes one: for looking many times a
+/// second.
+pub async fn records(agent: &Path, after: u64) -> Option<Vec<Value>> {
+    let socket = tokio::net::UnixStream::connect(agent.join("state/lifeboat.sock")).await.ok()?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.ok()?;
     // Its end is seen by the sender.
     tokio::spawn(async move { connection.await.ok() });
@@ -255,6 +367,7 @@ mod tests {
             Some(Path::new("/bin/lifeboat")),
             &network,
             &AgentOptions::default(),
+            &Seat::alone(),
         );
         for region in Region::ALL {
             assert!(text.contains(&network.path(From::Agent, To::Postgres(region)).to_string()));
@@ -275,7 +388,7 @@ mod tests {
                 && text.contains("password_file = \"/lab/agent/orders.password\"")
         );
         let quiet = AgentOptions { policy: ProbePolicy::Defaults, power: false, ..AgentOptions::default() };
-        let text = config(Path::new("/lab"), Path::new("/bin/chaos"), None, &network, &quiet);
+        let text = config(Path::new("/lab"), Path::new("/bin/chaos"), None, &network, &quiet, &Seat::alone());
         assert!(!text.contains("interval") && !text.contains("fence") && !text.contains("host."));
     }
 }

@@ -42,8 +42,8 @@ pub struct CanaryOptions {
     pub host: String,
     /// The shop's port.
     pub port: u16,
-    /// The DNS server asked.
-    pub resolver: SocketAddr,
+    /// The DNS servers asked, each when the one before it is silent.
+    pub resolvers: Vec<SocketAddr>,
     /// Time between two orders.
     pub every: Duration,
     /// How long one order may take, lookup and connection included.
@@ -55,12 +55,17 @@ pub struct CanaryOptions {
 impl CanaryOptions {
     /// The cadence of the demo: one order every 10 ms, given up after 1 s, so about 100 are on the way at most.
     #[must_use]
-    pub fn new(name: impl Into<String>, host: impl Into<String>, port: u16, resolver: SocketAddr) -> Self {
+    pub fn new(
+        name: impl Into<String>,
+        host: impl Into<String>,
+        port: u16,
+        resolvers: impl Into<Vec<SocketAddr>>,
+    ) -> Self {
         CanaryOptions {
             name: name.into(),
             host: host.into(),
             port,
-            resolver,
+            resolvers: resolvers.into(),
             every: Duration::from_millis(10),
             timeout: Duration::from_secs(1),
             in_flight: 128,
@@ -84,7 +89,7 @@ impl Canary {
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let (stop, orders) = (CancellationToken::new(), TaskTracker::new());
         let client = Arc::new(Client {
-            resolver: Resolver::new(options.resolver, &options.host),
+            resolver: Resolver::new(&options.resolvers, &options.host),
             pool: Pool::new(&options.host),
             ledger: Arc::clone(&ledger),
             options,

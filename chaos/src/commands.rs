@@ -4,6 +4,7 @@
 //! touched, 7 the demo ran and missed an objective; 130 and 143 after Ctrl-C and SIGTERM.
 
 mod demo;
+mod fence;
 mod host;
 mod power;
 mod shop;
@@ -37,6 +38,7 @@ Examples:
   chaos demo --runs 5 --json  five times, the numbers alone
   chaos demo --freeze         the region hangs instead of dying
   chaos switchover --runs 5   planned moves alone, there and back, under a thousand writes a second
+  chaos fence --runs 5        what an old primary does after a new one has taken over
   chaos up                    a lab to play with, until Ctrl-C
 
 Exit codes:
@@ -46,6 +48,7 @@ Exit codes:
 enum Verb {
     Demo(demo::Demo),
     Switchover(switchover::Switchover),
+    Fence(fence::Fence),
     Up(up::Up),
     Power(power::Power),
     Host(host::Host),
@@ -95,6 +98,7 @@ async fn perform(verb: Verb) -> anyhow::Result<u8> {
     match verb {
         Verb::Demo(demo) => Box::pin(demo.run()).await,
         Verb::Switchover(switchover) => Box::pin(switchover.run()).await,
+        Verb::Fence(fence) => Box::pin(fence.run()).await,
         Verb::Up(up) => Box::pin(up.run()).await,
         Verb::Power(power) => power.run(),
         Verb::Host(host) => host.run().await,

@@ -29,7 +29,7 @@ pub use supervisor::serve;
 use crate::postgres::PostgresError;
 use crate::power;
 use crate::process::ProcessError;
-use crate::region::Region;
+use crate::region::{Region, Site};
 
 /// How long an order may take before whoever gave it stops waiting: longer than the supervisor's own limits,
 /// so that its reason arrives.
@@ -169,24 +169,24 @@ impl std::fmt::Debug for Directory {
 }
 
 impl Directory {
-    fn file(lab: &Path) -> PathBuf {
-        lab.join("agent/hosts.json")
+    fn file(lab: &Path, from: Option<Site>) -> PathBuf {
+        from.map_or_else(|| lab.to_owned(), |site| site.folder(lab)).join("agent/hosts.json")
     }
 
-    /// Writes it for the agent's user alone.
+    /// Writes it for the agent's user alone; that of a site says how its agent reaches the hosts.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn write(&self, lab: &Path) -> io::Result<()> {
-        crate::postgres::write_secret(&Directory::file(lab), &serde_json::to_string(self)?)
+    pub fn write(&self, lab: &Path, from: Option<Site>) -> io::Result<()> {
+        crate::postgres::write_secret(&Directory::file(lab, from), &serde_json::to_string(self)?)
     }
 
     /// Reads it.
     ///
     /// # Errors
     /// When there is no lab in that folder, or it is another user's.
-    pub fn read(lab: &Path) -> io::Result<Directory> {
-        Ok(serde_json::from_slice(&std::fs::read(Directory::file(lab))?)?)
+    pub fn read(lab: &Path, from: Option<Site>) -> io::Result<Directory> {
+        Ok(serde_json::from_slice(&std::fs::read(Directory::file(lab, from))?)?)
     }
 }
 

@@ -1,24 +1,26 @@
-//! A lab: two regions, everything between them, and the agent.
+//! A lab: two regions, everything between them, and the agent, or three agents in three sites.
 //!
 //! **Invariant:** when a [`Lab`] is dropped, or its process dies in whatever way, none of its processes is left, and
 //! its folder is gone too, unless it was asked to keep it.
 
 mod agent;
+mod council;
 mod hosts;
 pub mod moves;
 mod regions;
-mod sites;
+pub mod sites;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::agent::{AgentOptions, SHOP_NAME, program};
+use crate::agent::{AgentOptions, SHOP_NAME, Seat, program};
 use crate::canary::{Canary, CanaryOptions};
+use crate::etcd::{Etcd, EtcdError};
 use crate::host::{Directory, HostError};
 use crate::load::{Load, LoadOptions};
 use crate::network::{Network, WITNESSES};
@@ -26,7 +28,8 @@ use crate::postgres::{DATABASE, Passwords, Postgres, PostgresError, SHOP_USER, S
 use crate::power::PowerError;
 use crate::process::{self, Nursery, Owner, ProcessError, tethered};
 use crate::proxy::{Fault, Proxy};
-use crate::region::{From, Region, To};
+use crate::region::{From, Region, Site, To};
+use crate::rules::Rules;
 use crate::undertaker;
 use crate::witness::Witness;
 
@@ -40,6 +43,8 @@ pub struct LabOptions {
     pub setup: Setup,
     /// What `lifeboat.toml` says; none: a lab without an agent (it can be started later).
     pub agent: Option<AgentOptions>,
+    /// Three sites, each with an agent and a member of etcd, instead of one agent on a bastion.
+    pub sites: bool,
     /// Where `lifeboat` is; default: beside this program.
     pub lifeboat: Option<PathBuf>,
     /// Where `chaos` is, for the shops and the power controller; default: beside this program.
@@ -87,6 +92,9 @@ pub enum LabError {
     /// A region's host.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The etcd of the sites.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
 }
 
 /// The program in the lab's own folder: another name of the same file where that can be, else a copy.
@@ -120,6 +128,8 @@ pub struct Lab {
     chaos: PathBuf,
     lifeboat: Option<PathBuf>,
     agent: Mutex<Option<i32>>,
+    etcd: OnceLock<Etcd>,
+    rules: Rules,
     options: LabOptions,
     folder: Folder,
 }
@@ -200,8 +210,16 @@ impl Lab {
         for region in Region::ALL {
             lab.start_shop(region).await?;
         }
+        if lab.options.sites {
+            tell("starting etcd: a member in east, one in west, one elsewhere");
+            lab.start_etcd().await?;
+        }
         if lab.options.agent.is_some() {
-            tell("starting the lifeboat agent");
+            tell(if lab.options.sites {
+                "starting three lifeboat agents and two sentries"
+            } else {
+                "starting the lifeboat agent"
+            });
             lab.start_agent().await?;
         }
         Ok(lab)
@@ -225,14 +243,20 @@ impl Lab {
             let door = network.door(To::Postgres(region));
             servers.insert(region, Postgres::new(&folder.path, region, door, &passwords, options.setup)?);
         }
-        let secrets = folder.path.join("agent");
-        std::fs::create_dir(&secrets).map_err(io("make the agent's folder"))?;
-        write_secret(&secrets.join("orders.password"), &passwords.agent)
-            .map_err(io("write a password file"))?;
-        let paths = Region::ALL.map(|region| (region, network.path(From::Agent, To::Host(region))));
-        let directory = Directory { secret: passwords.host.clone(), paths: paths.into() };
-        directory.write(&folder.path).map_err(io("write the hosts' directory"))?;
-        let (proxies, witnesses) = connect(&network).await?;
+        let mut seats = vec![Seat::alone()];
+        if options.sites {
+            seats.extend(Site::ALL.map(|site| Seat { site: Some(site), ..Seat::alone() }));
+        }
+        for seat in &seats {
+            let place = seat.folder(&folder.path);
+            std::fs::create_dir_all(&place).map_err(io("make the agent's folder"))?;
+            write_secret(&place.join("orders.password"), &passwords.agent)
+                .map_err(io("write a password file"))?;
+            let paths = Region::ALL.map(|region| (region, network.path(seat.from(), To::Host(region))));
+            let directory = Directory { secret: passwords.host.clone(), paths: paths.into() };
+            directory.write(&folder.path, seat.site).map_err(io("write the hosts' directory"))?;
+        }
+        let (proxies, witnesses) = connect(&network, options.sites).await?;
         let nursery = Nursery::open().map_err(io("start a thread"))?;
         let agent = Mutex::new(None);
         let lab = Lab {
@@ -245,6 +269,8 @@ impl Lab {
             chaos,
             lifeboat,
             agent,
+            etcd: OnceLock::new(),
+            rules: Rules::default(),
             options,
             folder,
         };
@@ -252,7 +278,11 @@ impl Lab {
             lab.configure_host(region)?;
         }
         if let Some(agent) = &lab.options.agent {
-            lab.configure_agent(agent)?;
+            if lab.options.sites {
+                lab.configure_sites(agent).await?;
+            } else {
+                lab.configure_agent(agent)?;
+            }
         }
         Ok(lab)
     }
@@ -330,7 +360,7 @@ impl Lab {
     /// A canary that writes to the shop through its DNS name.
     #[must_use]
     pub fn canary(&self, name: &str) -> Canary {
-        Canary::start(CanaryOptions::new(name, SHOP_NAME, self.network.shop, self.network.authority()))
+        Canary::start(CanaryOptions::new(name, SHOP_NAME, self.network.shop, self.authorities()))
     }
 
     /// A load of 1,000 writes a second on the shop's database, found by the shop's DNS name.
@@ -339,15 +369,29 @@ impl Lab {
         Load::start(self.load_options(name))
     }
 
+    /// How a service of the shop logs in at the database, wherever that is.
+    fn login(&self) -> tokio_postgres::Config {
+        let mut database = tokio_postgres::Config::new();
+        database.port(self.network.postgres).dbname(DATABASE).user(SHOP_USER).password(&self.passwords.shop);
+        database
+    }
+
+    /// The same at the database of a region: directly, as clients near it are.
+    #[must_use]
+    pub fn login_at(&self, region: Region) -> tokio_postgres::Config {
+        let mut database = self.login();
+        database.host(self.network.host(region).to_string()).application_name("holdout");
+        database
+    }
+
     /// What [`Lab::load`] does, to be changed.
     #[must_use]
     pub fn load_options(&self, name: &str) -> LoadOptions {
-        let mut database = tokio_postgres::Config::new();
-        database.port(self.network.postgres).dbname(DATABASE).user(SHOP_USER).password(&self.passwords.shop);
+        let database = self.login();
         LoadOptions {
             name: name.to_owned(),
             host: SHOP_NAME.to_owned(),
-            resolver: self.network.authority(),
+            resolvers: self.authorities(),
             database,
             regions: Region::ALL.map(|region| (self.network.host(region), region)).into(),
             sessions: 32,
@@ -375,19 +419,31 @@ impl Lab {
     }
 }
 
-async fn connect(network: &Network) -> Result<(BTreeMap<(From, To), Proxy>, Vec<Witness>), LabError> {
+async fn connect(
+    network: &Network,
+    sites: bool,
+) -> Result<(BTreeMap<(From, To), Proxy>, Vec<Witness>), LabError> {
+    let mut sources = vec![From::Agent];
     let mut paths = Vec::new();
     for region in Region::ALL {
-        paths.push((From::Agent, To::Postgres(region)));
-        paths.push((From::Agent, To::Shop(region)));
-        paths.push((From::Agent, To::Host(region)));
         paths.push((From::Region(region.other()), To::Postgres(region)));
+    }
+    if sites {
+        sources.extend(Site::ALL.map(From::Site));
+        let pairs = Site::ALL.into_iter().flat_map(|from| Site::ALL.map(|to| (From::Site(from), to)));
+        paths.extend(pairs.flat_map(|(from, to)| [(from, To::Etcd(to)), (from, To::Agent(to))]));
+    }
+    for from in &sources {
+        let regions = Region::ALL.into_iter();
+        paths.extend(regions.flat_map(|region| {
+            [To::Postgres(region), To::Shop(region), To::Host(region)].map(|to| (*from, to))
+        }));
+        paths.extend((0..WITNESSES).map(|number| (*from, To::Witness(number))));
     }
     let mut witnesses = Vec::new();
     for number in 0..WITNESSES {
         let witness = Witness::start(network.door(To::Witness(number))).await;
         witnesses.push(witness.map_err(io("start a witness"))?);
-        paths.push((From::Agent, To::Witness(number)));
     }
     let mut proxies = BTreeMap::new();
     for (from, to) in paths {

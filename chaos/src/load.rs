@@ -41,8 +41,8 @@ pub struct LoadOptions {
     pub name: String,
     /// The DNS name under which the database is found.
     pub host: String,
-    /// The DNS server asked.
-    pub resolver: SocketAddr,
+    /// The DNS servers asked, each when the one before it is silent.
+    pub resolvers: Vec<SocketAddr>,
     /// Port, database, user and password; the host is what the name says.
     pub database: tokio_postgres::Config,
     /// Which region an address belongs to.
@@ -70,7 +70,7 @@ impl Load {
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let (stop, sessions) = (CancellationToken::new(), TaskTracker::new());
         let writer = Arc::new(Writer {
-            resolver: Resolver::new(options.resolver, &options.host),
+            resolver: Resolver::new(&options.resolvers, &options.host),
             ledger: Arc::clone(&ledger),
             options,
         });

@@ -157,6 +157,14 @@ impl Network {
     }
 }
 
+impl Network {
+    /// All DNS authorities: those of the sites, or that of a single agent.
+    #[must_use]
+    pub fn authorities(&self, sites: bool) -> Vec<SocketAddr> {
+        if sites { Site::ALL.map(|site| self.authority_of(site)).to_vec() } else { vec![self.authority()] }
+    }
+}
+
 /// The last part of its addresses.
 fn place(site: Site) -> u8 {
     match site {

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** fields are only added; the meaning of one never changes.
 
+pub mod fence;
 pub mod moves;
 
 use serde::Serialize;

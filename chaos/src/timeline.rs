@@ -102,6 +102,10 @@ pub struct Timeline {
     pub reached: Vec<Reached>,
     /// What stands in its way, in lifeboat's words: a question, or why it is stranded.
     pub stuck: Option<String>,
+    /// What proved the fence, in lifeboat's word for it.
+    pub proof: Option<String>,
+    /// The agent that decided; none where there is but one.
+    pub decided_by: Option<String>,
     /// When the promote step began, in milliseconds since the Unix epoch.
     pub promote_began_ms: Option<u64>,
 }
@@ -131,7 +135,13 @@ impl Timeline {
                 }
                 None
             }
-            "step-ended" => record["outcome"].get("succeeded").and_then(|_| Milestone::of_step(step)),
+            "step-ended" => record["outcome"].get("succeeded").and_then(|gave| {
+                let mut proofs = gave["proofs"].as_object().into_iter().flat_map(|proofs| proofs.values());
+                if let Some(kind) = proofs.find_map(|proof| proof["kind"].as_str()) {
+                    self.proof = Some(kind.to_owned());
+                }
+                Milestone::of_step(step)
+            }),
             "asked" => {
                 self.stuck = Some(format!("it asks a person: {}", record["question"]));
                 None

@@ -97,11 +97,10 @@ async fn when_only_east_and_west_are_cut_apart_the_quorum_goes_through_the_witne
         cluster.cut(Site::East, Site::West, fault);
         // Whoever leads, each side has the witness, and one of the two is without a leader or follows through it.
         for (count, through) in [(1, Site::Witness), (2, Site::Witness), (3, Site::Witness)] {
-            until("a write through the witness", async || {
-                etcd.write(through, "k", "x").await.then_some(())
-            })
-            .await;
-            until("it can be read there", async || (etcd.read(through, "k").await? >= count).then_some(())).await;
+            until("a write through the witness", async || etcd.write(through, "k", "x").await.then_some(()))
+                .await;
+            until("it can be read there", async || (etcd.read(through, "k").await? >= count).then_some(()))
+                .await;
         }
         cluster.cut(Site::East, Site::West, Fault::None);
         let leader = cluster.agree(&Site::ALL, &Site::ALL).await;

@@ -96,8 +96,7 @@ async fn commits_can_hang_while_reads_and_health_go_on() {
     let lab = Lab::start(options()).await.unwrap();
     let _says = name_server(&lab).await;
     lab.break_commits(Region::East).await.unwrap();
-    let mut options =
-        CanaryOptions::new("hang", "shop.lab.test.", lab.network().shop, lab.network().authority());
+    let mut options = CanaryOptions::new("hang", "shop.lab.test.", lab.network().shop, lab.authorities());
     options.every = Duration::from_millis(100);
     let canary = lifeboat_chaos::Canary::start(options);
     until("orders fall silent", async || canary.look(|ledger| ledger.failed.len() >= 3)).await;

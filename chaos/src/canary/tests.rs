@@ -64,7 +64,7 @@ async fn until(canary: &Canary, met: impl Fn(&Ledger) -> bool) {
 }
 
 fn options(port: u16, dns: &Dns) -> CanaryOptions {
-    CanaryOptions::new("t", "shop.lab.test.", port, dns.address)
+    CanaryOptions::new("t", "shop.lab.test.", port, [dns.address])
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn a_dead_shop_and_a_dead_name_are_told_apart() {
     until(&canary, |ledger| !ledger.failed.is_empty()).await;
     assert_eq!(canary.stop().await.failed[0].failure, Failure::Connection);
     let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let canary = Canary::start(CanaryOptions::new("t", "shop.lab.test.", 1, nobody));
+    let canary = Canary::start(CanaryOptions::new("t", "shop.lab.test.", 1, [nobody]));
     until(&canary, |ledger| !ledger.failed.is_empty()).await;
     assert_eq!(canary.stop().await.failed[0].failure, Failure::Name);
 }

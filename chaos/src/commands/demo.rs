@@ -126,6 +126,7 @@ impl Demo {
         let options = LabOptions {
             setup: Setup { sync: self.sync, stall: self.stall },
             agent: Some(AgentOptions::default()),
+            sites: false,
             lifeboat: self.lifeboat.clone(),
             chaos: None,
             keep: self.keep,

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use lifeboat_chaos::Region;
 use lifeboat_chaos::host::{self, HostError, Order};
+use lifeboat_chaos::{Region, Site};
 
 use crate::ui;
 
@@ -54,6 +54,9 @@ enum Act {
         /// The lab's folder.
         #[arg(long)]
         lab: PathBuf,
+        /// The site whose agent asks: over its paths, not the operator's.
+        #[arg(long)]
+        from: Option<Site>,
         /// The program and its arguments.
         #[arg(last = true, required = true)]
         argv: Vec<String>,
@@ -78,8 +81,8 @@ impl Host {
                     |()| 0,
                 ))
             }
-            Act::Exec { region, lab, argv } => {
-                Ok(host::exec(&lab, region, argv, &mut std::io::stderr().lock()))
+            Act::Exec { region, lab, from, argv } => {
+                Ok(host::exec(&lab, from, region, argv, &mut std::io::stderr().lock()))
             }
             act => Err(Host { act }),
         }

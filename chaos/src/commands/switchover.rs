@@ -50,6 +50,7 @@ impl Switchover {
         let options = LabOptions {
             setup: Setup { sync: self.sync, stall: false },
             agent: Some(AgentOptions::default()),
+            sites: false,
             lifeboat: self.lifeboat.clone(),
             chaos: None,
             keep: self.keep,

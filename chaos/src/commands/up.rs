@@ -34,6 +34,7 @@ impl Up {
         let options = LabOptions {
             setup: Setup { sync: self.sync, stall: false },
             agent: Some(agent),
+            sites: false,
             lifeboat: self.lifeboat,
             chaos: None,
             keep: self.keep,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{Call, Directory, Kind, line};
 use crate::power;
-use crate::region::Region;
+use crate::region::{Region, Site};
 
 /// The exit code when there is no connection, or it broke: that of ssh(1).
 pub const NO_CONNECTION: u8 = 255;
@@ -25,8 +25,8 @@ const FRAME_LIMIT: u32 = 16 * 1024;
 ///
 /// Waits as long as the program runs, for ever on a host that is silent: the caller has the deadline.
 #[must_use]
-pub fn run(lab: &Path, region: Region, argv: Vec<String>, errors: &mut dyn Write) -> u8 {
-    match call(lab, region, argv, errors) {
+pub fn run(lab: &Path, from: Option<Site>, region: Region, argv: Vec<String>, errors: &mut dyn Write) -> u8 {
+    match call(lab, from, region, argv, errors) {
         Ok(code) => u8::try_from(code).unwrap_or(NO_CONNECTION),
         Err(error) => {
             // There is nowhere else to say it.
@@ -36,11 +36,17 @@ pub fn run(lab: &Path, region: Region, argv: Vec<String>, errors: &mut dyn Write
     }
 }
 
-fn call(lab: &Path, region: Region, argv: Vec<String>, errors: &mut dyn Write) -> io::Result<i32> {
+fn call(
+    lab: &Path,
+    from: Option<Site>,
+    region: Region,
+    argv: Vec<String>,
+    errors: &mut dyn Write,
+) -> io::Result<i32> {
     if let Some(off) = power::state(lab, region) {
         return Err(io::Error::other(format!("powered off (epoch {})", off.epoch)));
     }
-    let Directory { secret, paths } = Directory::read(lab)?;
+    let Directory { secret, paths } = Directory::read(lab, from)?;
     let address = paths.get(&region).ok_or(io::ErrorKind::NotFound)?;
     let mut stream = TcpStream::connect_timeout(address, CONNECT_LIMIT)?;
     stream.set_nodelay(true)?;

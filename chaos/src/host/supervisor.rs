@@ -53,7 +53,7 @@ pub async fn serve(lab: &Path, region: Region, listen: SocketAddr) -> Result<(),
     let folder = region.folder(&lab);
     std::env::set_current_dir(&folder).map_err(io(format!("work in {}", folder.display())))?;
     let owner = Owner::of_postgres().map_err(io("find PostgreSQL's user"))?;
-    let secret = Directory::read(&lab).map_err(io("read the lab's secret"))?.secret;
+    let secret = Directory::read(&lab, None).map_err(io("read the lab's secret"))?.secret;
     let programs = postgres::programs()?;
     let path = socket(&lab, region);
     // The one of a host that was killed: there is one host of a region at a time.

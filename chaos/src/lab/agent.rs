@@ -1,5 +1,6 @@
 //! The agent of a lab: configured, started, asked.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -7,52 +8,75 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Lab, LabError, UP_WITHIN, io};
-use crate::agent::{self, AgentOptions, Said};
+use crate::agent::{self, AgentOptions, Said, Seat};
 use crate::process::{self, Owner, tethered};
-use crate::region::Region;
+use crate::region::{Region, Site};
 use crate::resolver::Names;
 
 impl Lab {
-    /// Writes `lifeboat.toml`.
+    /// Writes `lifeboat.toml` of a single agent.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn configure_agent(&self, options: &AgentOptions) -> Result<(), LabError> {
-        let text =
-            agent::config(self.folder(), &self.chaos, self.lifeboat.as_deref(), &self.network, options);
-        std::fs::write(self.config(), text).map_err(io("write lifeboat.toml"))
+        self.configure_seat(options, &Seat::alone())
     }
 
-    /// Where `lifeboat.toml` is. A test may change it before [`Lab::start_agent`].
+    pub(super) fn configure_seat(&self, options: &AgentOptions, seat: &Seat) -> Result<(), LabError> {
+        let text =
+            agent::config(self.folder(), &self.chaos, self.lifeboat.as_deref(), &self.network, options, seat);
+        let path = seat.site.map_or_else(|| self.folder().join("lifeboat.toml"), |site| self.config_of(site));
+        std::fs::write(path, text).map_err(io("write lifeboat.toml"))
+    }
+
+    /// Where `lifeboat.toml` is: that of the single agent, or of the witness, whom the operator asks. A test may change
+    /// it before [`Lab::start_agent`].
     #[must_use]
     pub fn config(&self) -> PathBuf {
-        self.folder().join("lifeboat.toml")
+        if self.options.sites { self.config_of(Site::Witness) } else { self.folder().join("lifeboat.toml") }
+    }
+
+    /// The folder of that agent.
+    #[must_use]
+    pub fn agent_folder(&self) -> PathBuf {
+        let site = self.options.sites.then_some(Site::Witness);
+        Seat { site, ..Seat::alone() }.folder(self.folder())
     }
 
     /// Where its journal is.
     #[must_use]
     pub fn journal(&self) -> PathBuf {
-        self.folder().join("agent/state/journal.db")
+        self.agent_folder().join("state/journal.db")
     }
 
-    /// Asks the agent's name server, on behalf of a client that keeps no answer.
+    /// The DNS authorities of the lab's agents.
+    #[must_use]
+    pub fn authorities(&self) -> Vec<SocketAddr> {
+        self.network.authorities(self.options.sites)
+    }
+
+    /// Asks the agents' name servers, on behalf of a client that keeps no answer.
     #[must_use]
     pub fn names(&self) -> Names {
         let hosts = Region::ALL.map(|region| (self.network.host(region), region));
-        Names { server: self.network.authority(), hosts }
+        Names { servers: self.authorities(), hosts }
     }
 
     /// Where the agent's log is.
     #[must_use]
     pub fn agent_log(&self) -> PathBuf {
-        self.folder().join("agent/lifeboat.log")
+        self.agent_folder().join("lifeboat.log")
     }
 
-    /// Starts the agent and returns once its control socket answers `status`. Also after it was killed.
+    /// Starts the agent and returns once its control socket answers `status`; with three sites, all agents and sentries.
+    /// Also after it was killed.
     ///
     /// # Errors
     /// When there is no `lifeboat` program, or it does not come up; the error ends with its log.
     pub async fn start_agent(&self) -> Result<(), LabError> {
+        if self.options.sites {
+            return self.start_sites().await;
+        }
         let pid = self.start_agent_of(&self.config(), &self.agent_log()).await?;
         *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = Some(pid);
         Ok(())
@@ -70,7 +94,8 @@ impl Lab {
         let errors = file.try_clone().map_err(io("make the agent's log"))?;
         let mut command = tethered(lifeboat, Owner::Same);
         command.args(["run", "--config"]).arg(config).env("NO_COLOR", "1");
-        command.current_dir(self.folder().join("agent")).stdout(file).stderr(errors);
+        let folder = log.parent().unwrap_or(self.folder());
+        command.current_dir(folder).stdout(file).stderr(errors);
         let pid = self.nursery.start(command)?;
         self.wait("the agent did not answer".to_owned(), UP_WITHIN, async || {
             !process::alive(pid) || self.lifeboat_of(config, &["status", "--json"]).await.code == Some(0)

@@ -117,7 +117,7 @@ impl Lab {
 
     /// lifeboat's records after a place, oldest first; empty while it does not answer.
     pub async fn records_after(&self, sequence: u64) -> Vec<Value> {
-        agent::records(self.folder(), sequence).await.unwrap_or_default()
+        agent::records(&self.agent_folder(), sequence).await.unwrap_or_default()
     }
 
     /// The place of lifeboat's newest record; 0 while it does not answer.

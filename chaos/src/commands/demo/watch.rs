@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lifeboat_chaos::agent::{self, SHOP_NAME};
+use lifeboat_chaos::agent::SHOP_NAME;
 use lifeboat_chaos::canary::now_ms;
 use lifeboat_chaos::html::spoken;
 use lifeboat_chaos::timeline::{Milestone, Timeline};
@@ -40,7 +40,7 @@ pub(super) async fn until_served(
     stage.move_line("");
     loop {
         let after = records.last().and_then(|stamped| stamped["sequence"].as_u64()).unwrap_or(0);
-        records.extend(agent::records(lab.folder(), after).await.unwrap_or_default());
+        records.extend(lab.records_after(after).await);
         let timeline = Timeline::read(&records);
         shown.show(stage, lab, canary, lost_ms, &timeline);
         let since = now_ms().saturating_sub(lost_ms);
