@@ -37,10 +37,7 @@ impl Lab {
 
     /// Has the agents and sentries make their keys, and writes the configuration of all.
     pub(super) async fn configure_sites(&self, options: &AgentOptions) -> Result<(), LabError> {
-        let mut council = Council::default();
-        for site in Site::ALL {
-            council.agents.insert(site, PLACEHOLDERS[site as usize].to_owned());
-        }
+        let mut council = Council { sync: self.options.setup.sync, ..Council::default() };
         for site in Site::ALL {
             self.configure_seat(options, &Seat { site: Some(site), council: council.clone() })?;
         }
@@ -80,13 +77,6 @@ impl Lab {
         Ok(())
     }
 }
-
-/// Keys that nobody has: there must be some in a file before `lifeboat key` reads it.
-const PLACEHOLDERS: [&str; 3] = [
-    "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
-    "PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=",
-    "/FHNjmIYoaONpH7QAjDwWAgW7RO6MwOsXeuRFUiQgCU=",
-];
 
 /// The public key that a command printed.
 fn key(printed: &str, errors: &str) -> Result<String, LabError> {
