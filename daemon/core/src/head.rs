@@ -17,6 +17,9 @@ pub struct Head {
     /// The region whose database is being made the primary, and will hold the lease next: a primary there that has no lease
     /// yet is as it should be, and its sentry leaves it alone.
     pub coming: Option<RegionName>,
+    /// The region whose database a run has closed over sessions, and is moving away from or making a standby: what its server
+    /// is now is the run's business, and its sentry neither stops it nor expects it to follow.
+    pub tended: Option<RegionName>,
 }
 
 /// What a sentry says of the database beside it.

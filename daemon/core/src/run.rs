@@ -12,7 +12,7 @@ mod replay;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lifeboat_runbooks::Deed;
+use lifeboat_runbooks::{Deed, Kind};
 use serde::{Deserialize, Serialize};
 
 use crate::loss::{Loss, LossManifest};
@@ -320,6 +320,15 @@ impl Run {
         self.place(Deed::Fence).is_some_and(|index| {
             self.attempts[index] > 0 && !matches!(self.progress[index], Progress::Undone)
         })
+    }
+
+    /// Whether the server that it leaves, or makes a standby, is its own business now.
+    pub(crate) fn tends(&self) -> bool {
+        match self.plan.kind {
+            Kind::Failover => false,
+            Kind::Rejoin => true,
+            Kind::Switchover | Kind::Failback => self.fencing(),
+        }
     }
 
     /// Whether the target is the primary.

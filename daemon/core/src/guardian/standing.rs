@@ -223,12 +223,14 @@ impl Guardian {
 
 impl Workload {
     fn head(&self) -> Head {
-        let moving = self.ledger.phase.run().filter(|run| run.plan.kind != Kind::Rejoin);
+        let open = self.ledger.phase.run();
+        let moving = open.filter(|run| run.plan.kind != Kind::Rejoin);
         let moving = moving.filter(|run| self.ledger.primary == run.plan.from);
         Head {
             epoch: self.ledger.epoch,
             holder: self.ledger.primary.clone(),
             closing: moving.is_some_and(|run| run.plan.kind == Kind::Failover && run.fencing()),
+            tended: open.filter(|run| run.tends()).map(|run| run.plan.from.clone()),
             coming: moving.filter(|run| run.past_return).map(|run| run.plan.to.clone()),
         }
     }
