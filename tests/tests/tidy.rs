@@ -88,7 +88,8 @@ fn packages_depend_on_lower_ranks_only() {
         let rank = ranks.get(name).unwrap_or_else(|| panic!("{name} has no rank"));
         for dependency in package["dependencies"].as_array().expect("dependencies") {
             let other = dependency["name"].as_str().expect("name");
-            if let Some(lower) = ranks.get(other) {
+            // A package may name itself, to give its own tests what it gives to others behind a feature.
+            if let Some(lower) = ranks.get(other).filter(|_| other != name) {
                 assert!(lower < rank, "{name} (rank {rank}) must not depend on {other} (rank {lower})");
             }
         }
@@ -126,8 +127,11 @@ fn the_epoch_is_raised_in_core_only() {
 
 #[test]
 fn the_journal_is_appended_to_in_the_loop_only() {
-    let allowed =
-        |path: &Path| path.ends_with("engine/src/guard.rs") || path.ends_with("engine/src/journal.rs");
+    let allowed = |path: &Path| {
+        ["guard.rs", "guard/", "journal.rs"]
+            .iter()
+            .any(|place| path.to_string_lossy().contains(&format!("engine/src/{place}")))
+    };
     assert_none(
         &offences(&[".append(", "append_now("], |path| allowed(path) || !path.starts_with("daemon/engine")),
         "only the loop appends to the journal, so that the record has one order",

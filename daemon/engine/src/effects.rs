@@ -3,6 +3,7 @@
 //! **Invariant:** an action succeeds only when it did for everything it names; the gravest fault of its
 //! parts is its fault.
 
+mod fence;
 mod own;
 mod planned;
 
@@ -20,7 +21,7 @@ use lifeboat_core::{
 };
 
 use crate::clock::Clock;
-use crate::ports::{Ask, Call, Database, Names, Role};
+use crate::ports::{Ask, Call, Coordination, Database, Names, Role};
 use crate::world::World;
 
 /// How long to wait before a place that does not serve yet is looked at again.
@@ -35,6 +36,8 @@ pub(crate) struct Effects<'a> {
     pub(crate) workload: &'a WorkloadName,
     pub(crate) call: Call,
     pub(crate) clock: Clock,
+    /// What is shared with other agents, when it is.
+    pub(crate) coordination: Option<&'a dyn Coordination>,
 }
 
 impl Effects<'_> {
@@ -46,17 +49,6 @@ impl Effects<'_> {
         let positions =
             self.each(region, databases, |d, call| async move { d.measure(&call).await }.boxed()).await?;
         Ok(Output::Positions { positions })
-    }
-
-    pub(crate) async fn fence(
-        &self,
-        region: &RegionName,
-        databases: &BTreeSet<DatabaseName>,
-    ) -> Result<Output, Fault> {
-        let proofs = self
-            .each(region, databases, |d, call| async move { d.ensure_fenced(&call).await }.boxed())
-            .await?;
-        Ok(Output::Fenced { proofs })
     }
 
     pub(crate) async fn promote(

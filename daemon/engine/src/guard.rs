@@ -3,15 +3,26 @@
 //! **Invariant:** the order is decide, append, publish, start. When the append fails nothing is started and
 //! the loop ends, because what the guardian believes is then not what the record says.
 //! **Invariant:** no bytes flow through here, and nothing here waits for the world.
+//!
+//! An agent that shares its record with others (`guard/`) appends for everybody first, and decides only while it holds
+//! the tenure.
+
+mod deciding;
+mod share;
+mod standing;
+mod tenure;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_core::guardian::Guardian;
-use lifeboat_core::{Decision, Epoch, Event, Moment, Notice, Stamped, WorkloadName};
+use lifeboat_core::{
+    Answer, Decision, Epoch, Event, Moment, Notice, Order, Record, RegionName, Stamped, WorkloadName,
+};
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -20,9 +31,12 @@ use crate::clock::Clock;
 use crate::hands::Hands;
 use crate::inbox::{Inbox, Message};
 use crate::journal::{Journal, JournalError};
+use crate::ports::Coordination;
 use crate::tasks::Tasks;
 use crate::watch::{Beliefs, Watch};
 use crate::world::World;
+
+use self::share::{Duty, Share, Waiting};
 
 /// The guardian is asked at least this often, so that sightings that stop coming are noticed.
 const TICK: Duration = Duration::from_secs(1);
@@ -40,6 +54,24 @@ pub enum EngineError {
     /// The record cannot be kept, so nothing may be done.
     #[error("the journal failed; nothing was started after that")]
     Journal(#[from] JournalError),
+    /// This agent's copy of the record and the shared record are not the same record.
+    #[error(
+        "record {sequence} of the shared record is not the one in this agent's journal. One of the two is another record, or an old copy: stop this agent and compare `lifeboat history` with the other agents'. If theirs is right, move this agent's journal.db away and start it again: it copies the shared record"
+    )]
+    Differs {
+        /// Its place.
+        sequence: u64,
+    },
+    /// The shared record went on without records that this agent has not seen.
+    #[error(
+        "the shared record goes on with record {found}, and this agent's journal with {expected}: move this agent's journal.db away and start it again: it copies the shared record"
+    )]
+    Gap {
+        /// The next place of the journal.
+        expected: u64,
+        /// The place of the record that came.
+        found: u64,
+    },
     /// A task that should run for ever, or give an outcome, is gone.
     #[error("a task ended unexpectedly: {name}")]
     TaskEnded {
@@ -58,6 +90,8 @@ pub struct Parts {
     pub clock: Clock,
     /// The adapters.
     pub world: World,
+    /// What is shared with other agents; none when this agent is alone.
+    pub coordination: Option<Arc<dyn Coordination>>,
     /// Ends the loop.
     pub stop: CancellationToken,
 }
@@ -78,21 +112,33 @@ pub struct Guard {
     working: Tasks,
     /// Notices under way.
     telling: JoinSet<()>,
+    /// Questions to the coordinator under way.
+    asking: Tasks,
+    /// This agent's part, when it shares its record.
+    share: Option<Share>,
+    /// What the names of each workload say.
+    names_say: watch::Sender<Beliefs>,
 }
 
 impl Guard {
     /// Puts the parts together; nothing runs yet.
     pub fn new(parts: Parts) -> Self {
-        let Parts { guardian, journal, clock, world, stop } = parts;
+        let Parts { mut guardian, journal, clock, world, coordination, stop } = parts;
+        if coordination.is_some() {
+            guardian.stand_by();
+        }
         let (inbox, messages) = Inbox::new();
         let (beliefs, _) = watch::channel(guardian.beliefs());
+        let (names_say, _) = watch::channel(guardian.names_say());
         let hands = Hands {
             agent: guardian.agent().clone(),
             world: world.clone(),
             clock,
             inbox: inbox.clone(),
             journal: journal.clone(),
+            coordination: coordination.clone(),
         };
+        let share = coordination.map(|shared| Share::new(shared, guardian.agent(), clock.now()));
         Self {
             guardian,
             journal,
@@ -106,12 +152,20 @@ impl Guard {
             wake: None,
             working: Tasks::default(),
             telling: JoinSet::new(),
+            asking: Tasks::default(),
+            share,
+            names_say,
         }
     }
 
     /// Where orders and questions are put.
     pub fn inbox(&self) -> Inbox {
         self.inbox.clone()
+    }
+
+    /// The region that each workload's names say, and under which epoch, as the record goes on: for name servers.
+    pub fn names_say(&self) -> watch::Receiver<BTreeMap<WorkloadName, (RegionName, Epoch)>> {
+        self.names_say.subscribe()
     }
 
     /// Runs until told to stop. Effects under way are left to the next start, which looks at them.
@@ -127,8 +181,13 @@ impl Guard {
             beliefs: self.beliefs.subscribe(),
             stop: self.stop.clone(),
         };
+        let newest = self.journal.newest().await?;
+        if let Some(share) = &mut self.share {
+            share.advance(newest.as_slice());
+        }
         self.handle(Event::Started).await?;
         watch.start(&self.world, &mut looking);
+        self.share_out(&mut looking);
         let ended = self.turn(&mut looking).await;
         self.stop.cancel();
         while self.telling.join_next().await.is_some() {}
@@ -138,7 +197,12 @@ impl Guard {
     async fn turn(&mut self, looking: &mut Tasks) -> Result<(), EngineError> {
         let mut tick = self.clock.now() + TICK;
         loop {
-            let alarm = self.wake.map_or(tick, |wake| wake.min(tick));
+            let now = self.clock.now();
+            let share = self.share.as_ref().map(|share| {
+                share.turned.send_replace(now);
+                share.alarm()
+            });
+            let alarm = [self.wake, share].into_iter().flatten().fold(tick, Moment::min);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(()),
@@ -153,10 +217,24 @@ impl Guard {
                     return Err(EngineError::TaskEnded { name: format!("{}{why}", ended.name) });
                 }
                 Some(_) = self.telling.join_next() => {}
-                Some(message) = self.messages.recv() => self.take(message).await?,
+                Some(ended) = self.asking.next() => {
+                    if let Some(panic) = ended.panic {
+                        return Err(EngineError::TaskEnded { name: format!("{}: {panic}", ended.name) });
+                    }
+                }
+                Some(message) = self.messages.recv() => {
+                    self.heed_tenure().await?;
+                    self.take(message).await?;
+                }
                 () = self.clock.sleep_until(alarm) => {
-                    tick = self.clock.now() + TICK;
-                    self.handle(Event::Tick).await?;
+                    self.heed_tenure().await?;
+                    self.attend().await?;
+                    let now = self.clock.now();
+                    if now >= tick || self.wake.is_some_and(|wake| now >= wake) {
+                        tick = now + TICK;
+                        self.handle(Event::Tick).await?;
+                        self.make_way().await?;
+                    }
                 }
             }
         }
@@ -165,14 +243,26 @@ impl Guard {
     async fn take(&mut self, message: Message) -> Result<(), EngineError> {
         // A reply that nobody waits for any more is no fault.
         match message {
-            Message::Event(event) => self.handle(event).await,
-            Message::Order(order, reply) => {
-                let answer = self.decide(Event::Ordered(order)).await?;
-                if let Some(answer) = answer {
-                    let _ = reply.send(answer);
+            Message::Event(event) => {
+                if let (Some(share), Event::Sighted(_) | Event::Witnessed(_)) = (&mut self.share, &event) {
+                    share.stir();
                 }
-                Ok(())
+                self.handle(event).await
             }
+            Message::Order(order, reply) => match self.share.as_ref().map(|share| &share.duty) {
+                None | Some(Duty::Deciding(_)) => self.obey(order, reply).await,
+                Some(Duty::Standing) => {
+                    self.forward(order, reply);
+                    Ok(())
+                }
+                Some(Duty::Taking(_)) => {
+                    if let Some(share) = &mut self.share {
+                        share.wait(Waiting::Here(order, reply));
+                    }
+                    Ok(())
+                }
+            },
+            Message::News(news) => self.hear(news).await,
             Message::Status(reply) => {
                 let _ = reply.send(self.guardian.status(self.clock.now()));
                 Ok(())
@@ -184,24 +274,36 @@ impl Guard {
         }
     }
 
+    /// Decides an order, and answers the person who gave it.
+    async fn obey(&mut self, order: Order, reply: oneshot::Sender<Answer>) -> Result<(), EngineError> {
+        if let Some(answer) = self.decide(Event::Ordered(order)).await? {
+            let _ = reply.send(answer);
+        }
+        Ok(())
+    }
+
     async fn handle(&mut self, event: Event) -> Result<(), EngineError> {
         self.decide(event).await.map(|_| ())
     }
 
+    async fn decide(&mut self, event: Event) -> Result<Option<Answer>, EngineError> {
+        self.decide_at(self.clock.now(), event).await
+    }
+
     /// Decide, append, publish, start; gives back the answer for the person who asked.
-    async fn decide(&mut self, event: Event) -> Result<Option<lifeboat_core::Answer>, EngineError> {
-        let now = self.clock.now();
-        let timed = matches!(event, Event::Tick);
+    async fn decide_at(&mut self, now: Moment, event: Event) -> Result<Option<Answer>, EngineError> {
+        if self.share.as_ref().is_some_and(|share| share.deciding().is_none()) {
+            return Ok(self.inform(event));
+        }
+        let (timed, ordered) = (matches!(event, Event::Tick), matches!(event, Event::Ordered(_)));
         let decision = self.guardian.decide(now, event);
         let Decision { records, commands, notices, answer, wake } = decision;
-        if timed {
-            self.wake = None;
-        }
-        self.wake = [self.wake, wake].into_iter().flatten().min();
+        self.wake_at(timed, wake);
         if !records.is_empty() {
             let lines: Vec<String> = records.iter().map(ToString::to_string).collect();
-            let written = tokio::time::timeout(APPEND_LIMIT, self.journal.append(now, records)).await;
-            written.unwrap_or(Err(JournalError::Slow)).inspect_err(|cause| self.mourn(cause))?;
+            if let Err(reason) = self.put_on_record(now, records).await? {
+                return Ok(ordered.then_some(Answer::Refused { reason }));
+            }
             lines.iter().for_each(|line| info!("{line}"));
             self.publish();
         }
@@ -218,11 +320,57 @@ impl Guard {
         Ok(answer)
     }
 
+    /// Tells the guardian something while it stands by: nothing comes of it but words to people.
+    fn inform(&mut self, event: Event) -> Option<Answer> {
+        let timed = matches!(event, Event::Tick);
+        let decision = self.guardian.decide(self.clock.now(), event);
+        let Decision { records, commands, notices, answer, wake } = decision;
+        self.wake_at(timed, wake);
+        if !records.is_empty() || !commands.is_empty() {
+            error!(
+                records = records.len(),
+                commands = commands.len(),
+                "a guardian that stands by decided something; it is dropped"
+            );
+        }
+        for notice in notices {
+            self.tell(notice);
+        }
+        answer
+    }
+
+    fn wake_at(&mut self, timed: bool, wake: Option<Moment>) {
+        if timed {
+            self.wake = None;
+        }
+        self.wake = [self.wake, wake].into_iter().flatten().min();
+    }
+
+    /// Makes the records of a decision durable; inside, why they are not for sure, and the decision never was.
+    async fn put_on_record(
+        &mut self,
+        now: Moment,
+        records: Vec<Record>,
+    ) -> Result<Result<(), lifeboat_core::Reason>, EngineError> {
+        if self.share.is_some() {
+            return self.share_records(now, records).await;
+        }
+        let written = tokio::time::timeout(APPEND_LIMIT, self.journal.append(now, records)).await;
+        written.unwrap_or(Err(JournalError::Slow)).inspect_err(|cause| self.mourn(cause))?;
+        Ok(Ok(()))
+    }
+
     fn publish(&self) {
         let beliefs = self.guardian.beliefs();
         self.beliefs.send_if_modified(|known| {
             let changed = *known != beliefs;
             *known = beliefs;
+            changed
+        });
+        let names_say = self.guardian.names_say();
+        self.names_say.send_if_modified(|known| {
+            let changed = *known != names_say;
+            *known = names_say;
             changed
         });
     }
@@ -246,10 +394,7 @@ impl Guard {
     }
 }
 
-fn epoch_of(
-    beliefs: &BTreeMap<WorkloadName, (lifeboat_core::RegionName, Epoch)>,
-    workload: &WorkloadName,
-) -> Epoch {
+fn epoch_of(beliefs: &BTreeMap<WorkloadName, (RegionName, Epoch)>, workload: &WorkloadName) -> Epoch {
     beliefs.get(workload).map(|(_, epoch)| *epoch).unwrap_or_default()
 }
 

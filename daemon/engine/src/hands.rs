@@ -3,8 +3,11 @@
 //! **Invariant:** a command ends in exactly one outcome, within its limit and a little grace: when the
 //! limit passes, the outcome is `Unclear`.
 
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use lifeboat_core::plan::Action;
 use lifeboat_core::{AgentName, Command, Epoch, Event, Fault, FaultKind, Outcome, time};
 
@@ -12,7 +15,7 @@ use crate::clock::Clock;
 use crate::effects::Effects;
 use crate::inbox::Inbox;
 use crate::journal::Journal;
-use crate::ports::Call;
+use crate::ports::{Call, Coordination};
 use crate::report;
 use crate::tasks::Tasks;
 use crate::world::World;
@@ -28,6 +31,8 @@ pub(crate) struct Hands {
     pub(crate) clock: Clock,
     pub(crate) inbox: Inbox,
     pub(crate) journal: Journal,
+    /// What is shared with other agents, when it is.
+    pub(crate) coordination: Option<Arc<dyn Coordination>>,
 }
 
 impl Hands {
@@ -37,7 +42,11 @@ impl Hands {
         let name = format!("{} of {}", command.step, command.run);
         tasks.start(name, async move {
             let limit = command.limit;
-            let done = tokio::time::timeout(limit + GRACE, hands.carry_out(&command, epoch)).await;
+            let done = AssertUnwindSafe(hands.carry_out(&command, epoch)).catch_unwind();
+            let done = tokio::time::timeout(limit + GRACE, done).await.map(|done| {
+                // What a port had done when it panicked nobody knows.
+                done.unwrap_or_else(|panic| Err(Fault::new(FaultKind::Unclear, words_of(panic.as_ref()))))
+            });
             let late =
                 || Err(Fault::new(FaultKind::Unclear, format!("no outcome within {}", time::length(limit))));
             let outcome = match done.unwrap_or_else(|_| late()) {
@@ -52,10 +61,18 @@ impl Hands {
 
     async fn carry_out(&self, command: &Command, epoch: Epoch) -> Result<lifeboat_core::Output, Fault> {
         let call = Call { run: command.run.clone(), agent: self.agent.clone(), epoch, limit: command.limit };
-        let effects = Effects { world: &self.world, workload: &command.workload, call, clock: self.clock };
+        let effects = Effects {
+            world: &self.world,
+            workload: &command.workload,
+            call,
+            clock: self.clock,
+            coordination: self.coordination.as_deref(),
+        };
         match &command.action {
             Action::MeasureLoss { region, databases } => effects.measure(region, databases).await,
-            Action::Fence { region, databases, planned: false, .. } => effects.fence(region, databases).await,
+            Action::Fence { region, databases, planned: false, expiry, cut_off, .. } => {
+                effects.fence(region, databases, *expiry, cut_off.as_ref()).await
+            }
             Action::Fence { region, databases, planned: true, returned, .. } => {
                 effects.close(region, databases, *returned).await
             }
@@ -89,4 +106,11 @@ impl Hands {
             Action::Report => report::write(&self.journal, &self.world.reports, &command.run).await,
         }
     }
+}
+
+/// What a panic says, for people.
+pub(crate) fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the adapter panicked: {}", text.unwrap_or("without a word"))
 }

@@ -6,17 +6,21 @@ use lifeboat_core::status::Status;
 use lifeboat_core::{Answer, Event, Order, Plan, Reason, RegionName, WorkloadName};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::news::News;
+
 /// How many messages may wait. 1,000 probes that all look in the same second fit; when it is full, probes
 /// wait their turn, which delays looks and loses none.
 const CAPACITY: usize = 1024;
 
 /// What can arrive.
 #[derive(Debug)]
-pub enum Message {
+pub(crate) enum Message {
     /// Something happened.
     Event(Event),
     /// A person gave an order.
     Order(Order, oneshot::Sender<Answer>),
+    /// Something changed in what several agents share.
+    News(News),
     /// Someone wants to see everything.
     Status(oneshot::Sender<Status>),
     /// Someone wants to see the plan of a procedure.
@@ -45,7 +49,7 @@ pub struct Stopping;
 
 impl Inbox {
     /// An inbox and its reading end.
-    pub fn new() -> (Self, mpsc::Receiver<Message>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Message>) {
         let (sender, receiver) = mpsc::channel(CAPACITY);
         (Self { sender }, receiver)
     }
@@ -53,6 +57,11 @@ impl Inbox {
     /// Puts an event in; when the loop has ended there is nobody to tell.
     pub async fn put(&self, event: Event) -> Result<(), Stopping> {
         self.sender.send(Message::Event(event)).await.map_err(|_| Stopping)
+    }
+
+    /// Puts news of what several agents share in.
+    pub(crate) async fn tell(&self, news: News) -> Result<(), Stopping> {
+        self.sender.send(Message::News(news)).await.map_err(|_| Stopping)
     }
 
     /// Gives an order and waits for the answer.

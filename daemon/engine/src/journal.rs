@@ -96,6 +96,14 @@ pub enum JournalError {
         /// Where it was.
         path: PathBuf,
     },
+    /// Records that do not follow the newest one: they were read from another record.
+    #[error("the journal goes on with record {expected}, and record {found} was given to it")]
+    Misplaced {
+        /// The next place.
+        expected: u64,
+        /// The place of the first that was given.
+        found: u64,
+    },
     /// The disk does not answer.
     #[error("the journal was not written within 10 s; nothing was started")]
     Slow,
@@ -181,11 +189,22 @@ impl Journal {
     /// Appends the records of one decision: all of them, or none.
     pub(crate) async fn append(&self, at: Moment, records: Vec<Record>) -> Result<(), JournalError> {
         let journal = self.clone();
-        let written = tokio::task::spawn_blocking(move || journal.append_now(at, &records));
+        let written = tokio::task::spawn_blocking(move || {
+            journal.append_now(|next| {
+                (next..).zip(records).map(|(sequence, record)| Stamped { sequence, at, record }).collect()
+            })
+        });
         written.await.map_err(|_| JournalError::WriterGone)?
     }
 
-    fn append_now(&self, at: Moment, records: &[Record]) -> Result<(), JournalError> {
+    /// Appends records that have their places already, as another journal has them: all of them, or none.
+    pub(crate) async fn append_stamped(&self, records: Vec<Stamped>) -> Result<(), JournalError> {
+        let journal = self.clone();
+        let written = tokio::task::spawn_blocking(move || journal.append_now(|_| records));
+        written.await.map_err(|_| JournalError::WriterGone)?
+    }
+
+    fn append_now(&self, records: impl FnOnce(u64) -> Vec<Stamped>) -> Result<(), JournalError> {
         if let Some((path, _)) = self.file.as_ref().filter(|(path, known)| file_id(path) != Some(*known)) {
             return Err(JournalError::Gone { path: path.clone() });
         }
@@ -194,14 +213,30 @@ impl Journal {
         let newest = "SELECT coalesce(max(sequence), 0) FROM record";
         let newest: u64 =
             transaction.query_row(newest, [], |row| row.get(0)).map_err(JournalError::Append)?;
-        for (sequence, record) in (newest + 1..).zip(records) {
-            let body = serde_json::to_string(record)
+        for (expected, Stamped { sequence, at, record }) in (newest + 1..).zip(records(newest + 1)) {
+            if sequence != expected {
+                return Err(JournalError::Misplaced { expected, found: sequence });
+            }
+            let body = serde_json::to_string(&record)
                 .map_err(|source| JournalError::Malformed { sequence, source })?;
             let row = params![sequence, at.millis(), VERSION, body, sum(sequence, at, VERSION, &body)];
             let insert = "INSERT INTO record (sequence, at, version, body, sum) VALUES (?1, ?2, ?3, ?4, ?5)";
             transaction.execute(insert, row).map_err(JournalError::Append)?;
         }
         transaction.commit().map_err(JournalError::Append)
+    }
+
+    /// The newest record; none in an empty journal.
+    pub(crate) async fn newest(&self) -> Result<Option<Stamped>, JournalError> {
+        let journal = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let connection = journal.locked();
+            let newest = "SELECT coalesce(max(sequence), 0) FROM record";
+            let newest: u64 =
+                connection.query_row(newest, [], |row| row.get(0)).map_err(JournalError::Read)?;
+            read(&connection, newest.saturating_sub(1))
+        });
+        Ok(read.await.map_err(|_| JournalError::WriterGone)??.pop())
     }
 
     /// All records after the given place, oldest first.

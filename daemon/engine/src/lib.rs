@@ -10,7 +10,10 @@ mod guard;
 mod hands;
 pub mod inbox;
 pub mod journal;
+mod news;
 pub mod ports;
+#[cfg(feature = "pretend")]
+pub mod pretend;
 pub mod program;
 mod report;
 mod tasks;
@@ -18,6 +21,6 @@ mod watch;
 pub mod world;
 
 pub use guard::{EngineError, Guard, Parts, open_state};
-pub use inbox::{Inbox, Message};
+pub use inbox::Inbox;
 pub use journal::{Journal, JournalError};
 pub use world::{Post, World};

@@ -3,11 +3,13 @@
 //! **Invariant:** a task looks, says what it saw and looks again; it never judges.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::join_all;
 use lifeboat_core::event::Witnessing;
-use lifeboat_core::sighting::{Failure, FailureKind};
+use lifeboat_core::sighting::{Failure, FailureKind, Look};
 use lifeboat_core::{AgentName, Epoch, Event, Moment, RegionName, Sighting, WorkloadName};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -15,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::hands::words_of;
 use crate::inbox::Inbox;
 use crate::ports::{Ask, Role};
 use crate::tasks::Tasks;
@@ -71,7 +74,7 @@ impl Watch {
                 () = self.clock.sleep_until(next) => {}
                 // Listened to only after an answer, and not at once: a door that slams for ever must not
                 // make the probe spin.
-                () = async { post.probe.disturbed().await; self.clock.sleep_until(soonest).await }, if answered => {}
+                () = async { disturbed(&post).await; self.clock.sleep_until(soonest).await }, if answered => {}
             }
             let started = self.clock.now();
             let Some(sighting) = self.look(&post, started).await else { return };
@@ -90,7 +93,7 @@ impl Watch {
         let look = tokio::select! {
             biased;
             () = self.stop.cancelled() => return None,
-            look = tokio::time::timeout(post.timeout + GRACE, post.probe.look(&ask)) => look,
+            look = tokio::time::timeout(post.timeout + GRACE, caught(post, &ask)) => look,
         };
         let look = look.unwrap_or_else(|_| {
             Err(Failure::new(
@@ -133,21 +136,34 @@ impl Watch {
             }
             let at = self.clock.now();
             let limit = world.witness_timeout;
-            let asked = join_all(
-                world.witnesses.iter().map(|w| tokio::time::timeout(limit + GRACE, w.answers(limit))),
-            );
+            let asked = join_all(world.witnesses.iter().map(|w| {
+                tokio::time::timeout(limit + GRACE, AssertUnwindSafe(w.answers(limit)).catch_unwind())
+            }));
             let answers = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
                 answers = asked => answers,
             };
-            let answered = answers.into_iter().filter(|answer| matches!(answer, Ok(true))).count();
+            let answered = answers.into_iter().filter(|answer| matches!(answer, Ok(Ok(true)))).count();
             let witnessing = Witnessing { vantage: self.agent.clone(), at, answered };
             if self.inbox.put(Event::Witnessed(witnessing)).await.is_err() {
                 return;
             }
             next = at + world.witness_interval;
         }
+    }
+}
+
+/// A look that panics is a failed look: one bad adapter must not blind the others.
+async fn caught(post: &Post, ask: &Ask) -> Look {
+    let look = AssertUnwindSafe(post.probe.look(ask)).catch_unwind().await;
+    look.unwrap_or_else(|panic| Err(Failure::new(FailureKind::Malformed, words_of(panic.as_ref()))))
+}
+
+/// Resolves when the probe says that it should look again; one that panics says nothing any more until then.
+async fn disturbed(post: &Post) {
+    if AssertUnwindSafe(post.probe.disturbed()).catch_unwind().await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -41,7 +41,14 @@ pub(crate) async fn live(config: Config) -> Result<(), Failure> {
 
     let Plugged { world, authority } = plug::plug(&wiring, &policy, &guardian, clock).await?;
     let stop = CancellationToken::new();
-    let guard = Guard::new(Parts { guardian, journal: journal.clone(), clock, world, stop: stop.clone() });
+    let guard = Guard::new(Parts {
+        guardian,
+        journal: journal.clone(),
+        clock,
+        world,
+        coordination: None,
+        stop: stop.clone(),
+    });
     let door = api::Door::bind(&wiring.agent.socket)?;
 
     let authority = tokio::spawn(answer_names(authority.map(lifeboat_dns::Authority::start), stop.clone()));

@@ -5,9 +5,12 @@
 //!
 //! **Invariant:** pretend ports count effects apart from calls; a repeated call finds its effect there.
 
+mod cast;
 mod crash;
 mod failover;
 mod planned;
 mod pretend;
 mod setting;
+mod several;
+mod takeover;
 mod trouble;

@@ -134,12 +134,24 @@ impl Agent {
         policy: &Policy,
         world: World,
         clock: Clock,
+        journal: (Journal, Vec<Stamped>),
+    ) -> Self {
+        Self::sharing(policy, world, clock, journal, None)
+    }
+
+    /// Starts a guard that shares its record, when there is somebody to share it with.
+    pub(crate) fn sharing(
+        policy: &Policy,
+        world: World,
+        clock: Clock,
         (journal, records): (Journal, Vec<Stamped>),
+        coordination: Option<Arc<dyn lifeboat_engine::ports::Coordination>>,
     ) -> Self {
         let page = lifeboat_runbooks::Runbooks::shipped().expect("the shipped pages load");
         let guardian = Guardian::restore(policy.clone(), page, "0.1.0", &records);
         let stop = CancellationToken::new();
-        let parts = Parts { guardian, journal: journal.clone(), clock, world, stop: stop.clone() };
+        let parts =
+            Parts { guardian, journal: journal.clone(), clock, world, coordination, stop: stop.clone() };
         let guard = Guard::new(parts);
         let inbox = guard.inbox();
         Self { inbox, stop, journal, task: tokio::spawn(guard.run()) }

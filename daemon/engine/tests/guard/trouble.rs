@@ -1,11 +1,11 @@
-//! Ports that hang or panic: the loop stays awake, or ends and says why.
+//! Ports that hang or panic: the loop stays awake, and says what it saw.
 
 use std::time::Duration;
 
 use lifeboat_core::status::ProbeState;
 use lifeboat_core::{FaultKind, Outcome, Record, Stamped};
+use lifeboat_engine::Journal;
 use lifeboat_engine::clock::Clock;
-use lifeboat_engine::{EngineError, Journal};
 
 use crate::failover::endings;
 use crate::pretend::Scene;
@@ -119,18 +119,45 @@ async fn a_way_of_telling_that_hangs_delays_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_ends_the_loop() {
-    for kind in ["look", "fence"] {
-        let folder = tempfile::tempdir().unwrap();
-        let scene = Scene::quiet();
-        let agent = agent(&scene, &folder);
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        scene.state().panics.insert(kind);
-        scene.dies("east");
-        let ended = tokio::time::timeout(Duration::from_secs(60), agent.task).await;
-        let error = ended.expect("the loop ends").expect("it does not panic itself").unwrap_err();
-        assert!(matches!(error, EngineError::TaskEnded { .. }), "{kind}: {error}");
-    }
+async fn a_probe_that_panics_has_failed_to_look() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::quiet();
+    let agent = agent(&scene, &folder);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    scene.state().panics.insert("look");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let status = agent.status().await;
+    let probe = &status.regions[&"east".into()].probes[&"orders-east".into()];
+    let failure = probe.failure.clone().unwrap_or_default();
+    assert!(failure.contains("malformed answer") && failure.contains("as pretended"), "{probe:?}");
+    assert_eq!(endings(&agent.records().await), [], "a broken probe moved the workload");
+    scene.state().panics.clear();
+    agent.until(Duration::from_secs(10), |s| s.phase == lifeboat_core::status::PhaseName::Guarding).await;
+    agent.stopped().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_effect_that_panics_is_unclear() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::quiet();
+    let agent = agent(&scene, &folder);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    scene.state().panics.insert("names");
+    scene.dies("east");
+    let failed = async {
+        loop {
+            if let Some((_, kind)) = attempts(&agent.records().await, "switch-dns").first() {
+                return *kind;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let kind = tokio::time::timeout(Duration::from_secs(60), failed).await;
+    assert_eq!(kind, Ok(FaultKind::Unclear));
+    scene.state().panics.clear();
+    agent.until(Duration::from_secs(120), |s| s.primary == "west".into() && s.run.is_none()).await;
+    assert_eq!(scene.effects("names"), 1);
+    agent.stopped().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
