@@ -1,6 +1,6 @@
 //! A sentry whose coordinator is a folder: what the tests run beside a real server, as processes they can freeze and kill.
 //!
-//! `answer` in the folder says what each renewal meets: `held 7`, `not-ours 8 west`, `coming 8 east`, `closing 7 east`,
+//! `answer` in the folder says what each renewal meets: `held 7`, `not-ours 8 west`, `coming 8 east`, `closing 7 east`, `tended 8 east`,
 //! `unknown`, `unreachable`, `denied` or `hang`. Each renewal is noted in `renewals`, with the moment it came.
 
 #![expect(clippy::unwrap_used, reason = "a test's own program fails by panicking")]
@@ -40,15 +40,24 @@ impl WriteLeases for Folder {
         writeln!(log, "{came} {} {}", says.as_str().unwrap(), answer.trim()).unwrap();
         let words: Vec<&str> = answer.split_whitespace().collect();
         let epoch = |text: &str| Epoch::new(text.parse().unwrap());
-        let head = |number: &str, holder: &str, closing: bool, coming: Option<&str>| {
-            let (holder, coming) = (RegionName::new(holder), coming.map(RegionName::new));
-            Ok(Renewal::NotOurs(Head { epoch: epoch(number), holder, closing, coming }))
+        let head = |number: &str, holder: &str| Head {
+            epoch: epoch(number),
+            holder: RegionName::new(holder),
+            closing: false,
+            coming: None,
+            tended: None,
         };
+        let not_ours = |head: Head| Ok(Renewal::NotOurs(head));
         match words[..] {
             ["held", number] => Ok(Renewal::Held { epoch: epoch(number) }),
-            ["not-ours", number, holder] => head(number, holder, false, None),
-            ["closing", number, holder] => head(number, holder, true, None),
-            ["coming", number, coming] => head(number, "elsewhere", true, Some(coming)),
+            ["not-ours", number, holder] => not_ours(head(number, holder)),
+            ["closing", number, holder] => not_ours(Head { closing: true, ..head(number, holder) }),
+            ["coming", number, coming] => {
+                not_ours(Head { closing: true, coming: Some(coming.into()), ..head(number, "elsewhere") })
+            }
+            ["tended", number, tended] => {
+                not_ours(Head { tended: Some(tended.into()), ..head(number, "elsewhere") })
+            }
             ["unknown"] => Ok(Renewal::Unknown),
             ["unreachable"] => Err(CoordinationError::Unreachable("so the test says".to_owned())),
             ["denied"] => Err(CoordinationError::Denied("so the test says".to_owned())),

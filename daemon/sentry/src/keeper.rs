@@ -213,6 +213,9 @@ impl Keeper {
             Renewal::NotOurs(Head { coming: Some(coming), .. }) if coming == self.sentry.settings.region => {
                 Turned::Good(Basis::Coming, sent)
             }
+            Renewal::NotOurs(Head { tended: Some(tended), .. }) if tended == self.sentry.settings.region => {
+                Turned::Good(Basis::Tended, sent)
+            }
             Renewal::NotOurs(Head { epoch, holder, closing, .. }) => {
                 let what = if closing { "is being fenced" } else { "may take writes" };
                 not(format!("under epoch {epoch}, {holder} {what}"))
@@ -277,6 +280,7 @@ impl Keeper {
                         format!("the coordinator is lost, and all agents grant more time under epoch {epoch}")
                     }
                     Basis::Coming => "this region is becoming the primary one".to_owned(),
+                    Basis::Tended => "a run has closed this database, and sees to it".to_owned(),
                     Basis::NoRecord => {
                         "there is no record of the workload yet: nothing is guarded".to_owned()
                     }

@@ -33,6 +33,8 @@ pub enum Basis {
     },
     /// The head names this region as the one that comes: a fresh primary without a lease is as it should be.
     Coming,
+    /// The head names this region as one that a run has closed over sessions: what becomes of its server is the run's business.
+    Tended,
     /// No record of the workload was ever seen.
     NoRecord,
 }

@@ -42,7 +42,13 @@ impl Promises for Given {
 }
 
 fn head(epoch: u64, holder: &str, closing: bool, coming: Option<&str>) -> Head {
-    Head { epoch: Epoch::new(epoch), holder: holder.into(), closing, coming: coming.map(Into::into) }
+    Head {
+        epoch: Epoch::new(epoch),
+        holder: holder.into(),
+        closing,
+        coming: coming.map(Into::into),
+        tended: None,
+    }
 }
 
 fn outlook(reachable: bool, head: Option<Head>) -> Outlook {

@@ -32,7 +32,13 @@ struct Agent {
 }
 
 async fn agent(name: &str) -> Agent {
-    let head = Head { epoch: Epoch::new(7), holder: RegionName::new("east"), closing: false, coming: None };
+    let head = Head {
+        epoch: Epoch::new(7),
+        holder: RegionName::new("east"),
+        closing: false,
+        coming: None,
+        tended: None,
+    };
     let heads = BTreeMap::from([(WorkloadName::new("shop"), head)]);
     let (outlook, seen) = watch::channel(Outlook { reachable: false, heads });
     let given = Arc::new(Given::default());

@@ -63,11 +63,13 @@ async fn a_lease_that_is_refused_is_used_up_and_not_longer() {
 }
 
 #[tokio::test]
-async fn a_region_that_becomes_the_primary_one_is_left_alone() {
+async fn a_region_that_a_run_sees_to_is_left_alone() {
     let folder = folder();
     let server = Server::primary(folder.path()).await;
     let sentry = Sentry::start(&server, folder.path(), "coming 8 east", "", "");
     sentry.holds("coming").await;
+    sentry.answer("tended 8 east");
+    sentry.holds("tended").await;
     let writers = Writers::start(&server, 1).await;
     sentry.answer("held 8");
     sentry.holds("lease").await;
