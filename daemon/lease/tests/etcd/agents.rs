@@ -82,7 +82,7 @@ pub(crate) fn records(range: std::ops::RangeInclusive<u64>) -> Vec<Stamped> {
 }
 
 pub(crate) fn head(epoch: u64, holder: &str, closing: bool) -> Head {
-    Head { epoch: Epoch::new(epoch), holder: holder.into(), closing, coming: None }
+    Head { epoch: Epoch::new(epoch), holder: holder.into(), closing, coming: None, tended: None }
 }
 
 pub(crate) fn shop(head: Head) -> BTreeMap<WorkloadName, Head> {
@@ -94,7 +94,7 @@ pub(crate) fn no_heads() -> BTreeMap<WorkloadName, Head> {
 }
 
 pub(crate) fn testimony(vantage: &str, sequence: u64) -> Testimony {
-    Testimony { vantage: vantage.into(), sequence, echo: None, regions: BTreeMap::new() }
+    Testimony { vantage: vantage.into(), sequence, echo: None, connected: true, regions: BTreeMap::new() }
 }
 
 pub(crate) fn call(epoch: u64, limit: Duration) -> Call {
