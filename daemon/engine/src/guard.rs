@@ -190,6 +190,9 @@ impl Guard {
         self.share_out(&mut looking);
         let ended = self.turn(&mut looking).await;
         self.stop.cancel();
+        if ended.is_ok() {
+            self.retire().await;
+        }
         while self.telling.join_next().await.is_some() {}
         ended
     }

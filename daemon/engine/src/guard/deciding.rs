@@ -11,7 +11,7 @@ use lifeboat_core::head::Head;
 use lifeboat_core::{Answer, Event, Moment, Order, Reason, Record, Stamped, WorkloadName};
 use tracing::{info, warn};
 
-use super::share::{Campaign, Duty, Waiting};
+use super::share::{Campaign, Duty, Share, Waiting};
 use super::standing::refusal;
 use super::tenure::Held;
 use super::{EngineError, Guard};
@@ -20,6 +20,9 @@ use crate::tasks::Tasks;
 
 /// How long the coordinator may take for an append, and then for saying what became of it.
 const APPEND_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long giving the tenure back may hold up an agent that stops.
+const RETIRE_LIMIT: Duration = Duration::from_secs(1);
 
 /// How soon it is asked again what became of an append.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -78,7 +81,7 @@ impl Guard {
         tenure: Tenure,
         records: Vec<Stamped>,
     ) -> Result<(), EngineError> {
-        let taking = self.share.as_mut().and_then(super::share::Share::held).map(|held| held.tenure);
+        let taking = self.share.as_mut().and_then(Share::held).map(|held| held.tenure);
         if taking != Some(tenure) {
             return Ok(());
         }
@@ -256,11 +259,24 @@ impl Guard {
         Ok(())
     }
 
+    /// Gives the tenure back when the agent stops, so that nobody has to wait for its end.
+    pub(super) async fn retire(&mut self) {
+        self.working = Tasks::default();
+        let Some(share) = &mut self.share else { return };
+        let Some(tenure) = share.held().map(|held| held.tenure) else { return };
+        share.duty = Duty::Standing;
+        // It ends by itself when nobody hears this.
+        let _ = tokio::time::timeout(RETIRE_LIMIT, share.coordination.resign(tenure)).await;
+    }
+
     /// Steps down when the tenure is over by this agent's own clock.
     pub(super) async fn heed_tenure(&mut self) -> Result<(), EngineError> {
         let now = self.clock.now();
-        let Some(share) = &mut self.share else { return Ok(()) };
-        if share.held().is_none_or(|held| now < held.until()) {
+        let Some(held) = self.share.as_mut().and_then(Share::held) else { return Ok(()) };
+        if let Some(panic) = held.panicked() {
+            return Err(EngineError::TaskEnded { name: format!("the keeper of the tenure: {panic}") });
+        }
+        if now < held.until() {
             return Ok(());
         }
         let why = CoordinationError::Unreachable("the tenure was not renewed in time".to_owned());

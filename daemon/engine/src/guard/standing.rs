@@ -31,6 +31,9 @@ const ORDER_LIMIT: Duration = Duration::from_secs(10);
 /// How long the coordinator may take to take a testimony in.
 const TESTIFY_LIMIT: Duration = Duration::from_secs(2);
 
+/// How many records that were told while this agent reads the record for the first time are written at once.
+const BATCH: usize = 256;
+
 /// How often a journal that could not be written is tried again.
 const FLUSH_AGAIN: Duration = Duration::from_secs(5);
 
@@ -97,8 +100,11 @@ impl Guard {
             Change::Record(stamped) => return self.take_in(stamped).await,
             Change::CaughtUp => {
                 share.caught_up = true;
-                share.schedule(&self.guardian, now);
-                return self.recover().await;
+                self.flush().await?;
+                self.recover().await?;
+                if let Some(share) = &mut self.share {
+                    share.schedule(&self.guardian, now);
+                }
             }
             Change::Guardian(decider) => {
                 let decided = decider.is_some();
@@ -166,19 +172,22 @@ impl Guard {
     pub(super) async fn keep(&mut self, records: Vec<Stamped>) -> Result<(), EngineError> {
         let Some(share) = &mut self.share else { return Ok(()) };
         share.advance(&records);
-        let fresh = share.backlog.is_empty();
         share.backlog.extend(records);
-        if fresh { self.flush().await } else { Ok(()) }
+        // An agent that reads a long record for the first time does not wait for its disk with each of them.
+        let reading = !share.caught_up && share.held().is_none() && share.backlog.len() < BATCH;
+        if share.unwritten || reading { Ok(()) } else { self.flush().await }
     }
 
     /// Writes what waits in memory into the journal.
     pub(super) async fn flush(&mut self) -> Result<(), EngineError> {
         let Some(share) = &mut self.share else { return Ok(()) };
-        // One that was too slow may have come to its end since.
-        let written = self.journal.newest().await?.map_or(0, |newest| newest.sequence);
-        share.backlog.retain(|stamped| stamped.sequence > written);
+        if share.unwritten {
+            // One that was too slow may have come to its end since.
+            let written = self.journal.newest().await?.map_or(0, |newest| newest.sequence);
+            share.backlog.retain(|stamped| stamped.sequence > written);
+        }
         let backlog = share.backlog.clone();
-        if backlog.is_empty() {
+        if backlog.is_empty() && !share.unwritten {
             return Ok(());
         }
         let written = tokio::time::timeout(APPEND_LIMIT, self.journal.append_stamped(backlog)).await;

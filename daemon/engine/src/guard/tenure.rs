@@ -51,6 +51,16 @@ impl Held {
         *self.until.borrow()
     }
 
+    /// What is known of the panic of a task that belongs to it.
+    pub(super) fn panicked(&mut self) -> Option<String> {
+        while let Some(ended) = self.tasks.try_join_next() {
+            if let Err(error) = ended {
+                return Some(error.to_string());
+            }
+        }
+        None
+    }
+
     /// Reads the records after that place, and tells the loop; again and again while they cannot be read.
     pub(crate) fn read(&mut self, keeper: Keeper, after: u64) {
         let tenure = self.tenure;

@@ -185,22 +185,17 @@ impl Coordination for Line {
             Some(Lost::Late(late)) => {
                 let (coordinator, records, heads) =
                     (self.coordinator.clone(), records.to_vec(), heads.clone());
+                let agent = self.agent.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(late).await;
                     // Nobody hears what came of it.
-                    let _ = coordinator.change(|room| room.take_in(tenure, &records, &heads));
+                    let _ = coordinator.change(|room| room.take_in_from(&agent, tenure, &records, &heads));
                 });
                 return Err(unclear());
             }
             Some(Lost::Answer) | None => {}
         }
-        let result = self.coordinator.change(|room| {
-            let appended = room.take_in(tenure, records, heads);
-            if let Err(CoordinationError::Deposed(_)) = appended {
-                *room.refused.entry(self.agent.clone()).or_default() += 1;
-            }
-            appended
-        });
+        let result = self.coordinator.change(|room| room.take_in_from(&self.agent, tenure, records, heads));
         if lost.is_some() {
             return Err(unclear());
         }

@@ -156,7 +156,22 @@ impl Room {
         }
     }
 
-    pub(super) fn take_in(
+    /// An append of an agent; refusals are counted.
+    pub(super) fn take_in_from(
+        &mut self,
+        agent: &AgentName,
+        tenure: Tenure,
+        records: &[Stamped],
+        heads: &BTreeMap<WorkloadName, Head>,
+    ) -> Result<(), CoordinationError> {
+        let taken = self.take_in(tenure, records, heads);
+        if let Err(CoordinationError::Deposed(_)) = taken {
+            *self.refused.entry(agent.clone()).or_default() += 1;
+        }
+        taken
+    }
+
+    fn take_in(
         &mut self,
         tenure: Tenure,
         records: &[Stamped],

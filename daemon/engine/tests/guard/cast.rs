@@ -26,6 +26,8 @@ pub(crate) struct Cast {
     pub(crate) coordinator: Coordinator,
     pub(crate) clock: Clock,
     folder: tempfile::TempDir,
+    /// What the operator of this cast wrote otherwise.
+    pub(crate) tweak: fn(&mut Policy),
     pub(crate) agents: BTreeMap<AgentName, Agent>,
 }
 
@@ -38,13 +40,19 @@ impl Cast {
             coordinator: Coordinator::new(clock, TTL),
             clock,
             folder: tempfile::tempdir().expect("a scratch folder"),
+            tweak: |_| {},
             agents: BTreeMap::new(),
         }
     }
 
     /// All three are at work, and one decides.
     pub(crate) async fn at_work() -> Self {
-        let mut cast = Self::empty();
+        Self::with(|_| {}).await
+    }
+
+    /// All three are at work under this policy, and one decides.
+    pub(crate) async fn with(tweak: fn(&mut Policy)) -> Self {
+        let mut cast = Self { tweak, ..Self::empty() };
         for (name, _) in AGENTS {
             cast.start(name).await;
         }
@@ -58,14 +66,19 @@ impl Cast {
     }
 
     /// What the operator wrote for this agent.
-    pub(crate) fn policy(name: &str) -> Policy {
+    pub(crate) fn policy(&self, name: &str) -> Policy {
         let agents = AGENTS.map(|(agent, place)| (AgentName::new(agent), RegionName::new(place)));
-        Policy { agent: name.into(), agents: agents.into(), ..policy(0) }
+        let mut policy = Policy { agent: name.into(), agents: agents.into(), ..policy(0) };
+        for workload in policy.workloads.values_mut() {
+            (workload.failover.quorum, workload.failover.outside) = (2, 1);
+        }
+        (self.tweak)(&mut policy);
+        policy
     }
 
     /// An agent starts, on the state that it left behind when it was there before.
     pub(crate) async fn start(&mut self, name: &str) {
-        let (policy, folder) = (Self::policy(name), self.folder(name));
+        let (policy, folder) = (self.policy(name), self.folder(name));
         let world = world(&policy, &self.scene, &folder);
         let line: Arc<dyn Coordination> = self.coordinator.line(&name.into());
         let journal = opened(&folder).await;

@@ -8,6 +8,7 @@
 mod cast;
 mod crash;
 mod failover;
+mod fences;
 mod planned;
 mod pretend;
 mod setting;

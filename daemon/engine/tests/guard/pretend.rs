@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) hangs_once: BTreeSet<&'static str>,
     /// Calls of this kind never return, once so many of them have.
     pub(crate) hangs_after: BTreeMap<&'static str, u32>,
+    /// Calls of this kind reach nobody.
+    pub(crate) unreachable: BTreeSet<&'static str>,
     /// Calls of this kind panic.
     pub(crate) panics: BTreeSet<&'static str>,
     /// How often each kind of call was made.
@@ -49,6 +51,8 @@ pub(crate) struct State {
     /// How often each probe looked.
     pub(crate) looks: BTreeMap<ProbeName, u32>,
     pub(crate) notices: Vec<Notice>,
+    /// The standbys whose word the primary waits for.
+    pub(crate) synchronous: BTreeSet<String>,
 }
 
 impl State {
@@ -110,7 +114,7 @@ impl Scene {
 
     /// A call begins. Half of its time passes before its effect, and half after: a kill may fall between.
     async fn begin(&self, kind: &'static str, call: &Call) -> Result<(), Fault> {
-        let (hangs, panics) = {
+        let (hangs, panics, unreachable) = {
             let mut state = self.state();
             *state.calls.entry(kind).or_default() += 1;
             assert!(call.epoch >= state.newest_epoch, "{kind} under an old epoch");
@@ -120,10 +124,14 @@ impl Scene {
                 *left = left.saturating_sub(1);
                 spent
             });
+            let unreachable = state.unreachable.contains(kind);
             let hangs = state.hangs.contains(kind) || state.hangs_once.remove(kind) || spent == Some(true);
-            (hangs, state.panics.contains(kind))
+            (hangs, state.panics.contains(kind), unreachable)
         };
         assert!(!panics, "{kind} panics, as pretended");
+        if unreachable {
+            return Err(Fault::new(FaultKind::Unreachable, format!("{kind} reaches nobody, as pretended")));
+        }
         if hangs {
             std::future::pending::<()>().await;
         }
@@ -180,7 +188,7 @@ impl Probe for Stage {
         let database = if state.primaries.contains(&self.region) {
             let heartbeat = (ask.expect == Role::Primary).then_some(ask.at);
             state.heartbeat = heartbeat.or(state.heartbeat);
-            DatabaseState::Primary { written: Lsn::new(9), heartbeat, synchronous: BTreeSet::new() }
+            DatabaseState::Primary { written: Lsn::new(9), heartbeat, synchronous: state.synchronous.clone() }
         } else {
             DatabaseState::Standby(standing(state.heartbeat))
         };
@@ -227,6 +235,13 @@ impl Database for Member {
         };
         self.scene.effect("fence", fence).await;
         Ok(FenceProof::WriteRefused { sqlstate: "25006".to_owned(), sessions_ended: 1 })
+    }
+
+    async fn ensure_cut_off(&self, call: &Call) -> Result<FenceProof, Fault> {
+        self.scene.begin("cut-off", call).await?;
+        let fence = |state: &mut State| !std::mem::replace(&mut state.fenced, true);
+        self.scene.effect("fence", fence).await;
+        Ok(FenceProof::CutOff { standby: "west".to_owned(), end: self.end() })
     }
 
     async fn ensure_promoted(&self, call: &Call, system: SystemIdentifier) -> Result<Promotion, Fault> {

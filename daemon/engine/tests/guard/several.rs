@@ -61,6 +61,23 @@ async fn an_order_that_nobody_can_decide_is_refused_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_order_whose_guardian_dies_is_unclear_and_not_refused() {
+    let mut cast = Cast::at_work().await;
+    // It takes the order, and never gets to answer it.
+    cast.fault("b-west", |fault| fault.hangs = true);
+    let inbox = cast.agent("c-witness").inbox.clone();
+    let asked = tokio::spawn(async move { inbox.order(pause()).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    cast.kill("b-west").await;
+    cast.kill("a-east").await;
+    cast.fault("c-witness", |fault| fault.delay = Duration::from_secs(30));
+    let answer = asked.await.unwrap().unwrap();
+    let Answer::Refused { reason } = answer else { panic!("{answer:?}") };
+    assert!(matches!(reason, Reason::OrderUnclear { .. }), "{reason}");
+    assert!(reason.to_string().contains("lifeboat history"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_the_coordinator_nothing_is_decided_and_everything_is_seen() {
     let cast = Cast::at_work().await;
     for (name, _) in AGENTS {
@@ -130,7 +147,7 @@ async fn a_coordinator_restored_from_an_old_copy_is_named_and_nothing_is_done() 
 async fn an_agent_whose_journal_differs_ends_and_says_what_to_do() {
     let mut cast = Cast::empty();
     // It was alone before, and decided.
-    let policy = Cast::policy("c-witness");
+    let policy = cast.policy("c-witness");
     let folder = cast.folder("c-witness");
     let world = crate::setting::world(&policy, &cast.scene, &folder);
     let alone = crate::setting::Agent::start(&policy, world, cast.clock, crate::crash::opened(&folder).await);

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use lifeboat_core::Epoch;
 use lifeboat_core::record::Ending;
 use lifeboat_engine::pretend::Lost;
 
-use crate::cast::{Cast, TTL};
+use crate::cast::{Cast, TTL, bytes};
 use crate::failover::endings;
-use crate::setting::story;
+use crate::setting::{shop, story};
 
 /// Somebody else decides this much after the guardian is gone, at the latest.
 const SUCCESSION: Duration = Duration::from_secs(12);
@@ -76,9 +77,50 @@ async fn a_guardian_that_is_cut_off_or_hangs_stands_by_before_another_decides() 
     }
 }
 
-/// Lives through a failover whose guardian is gone in some way once so many records are there; the records, or none
-/// when there never were so many.
-async fn gone_after(count: usize, how: How) -> Option<usize> {
+#[tokio::test(start_paused = true)]
+async fn a_guardian_that_stops_is_followed_at_once() {
+    let mut cast = Cast::at_work().await;
+    let agent = cast.agents.remove(&"b-west".into()).expect("it is at work");
+    let stopped = cast.clock.now();
+    agent.stopped().await.unwrap();
+    cast.until(SUCCESSION, "nobody follows", || cast.decider().as_deref() == Some("c-witness")).await;
+    let took = cast.clock.now().since(stopped);
+    assert!(took < TTL, "its tenure was waited for: {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_takes_a_run_over_acts_under_a_newer_epoch() {
+    let mut cast = Cast::at_work().await;
+    cast.scene.state().hangs.insert("promote");
+    cast.scene.dies("east");
+    cast.until(SUCCESSION, "no promotion begins", || cast.scene.calls("promote") == 1).await;
+    assert_eq!(cast.scene.state().newest_epoch, Epoch::new(1));
+    cast.kill("b-west").await;
+    cast.scene.state().hangs.clear();
+    cast.moved("c-witness", "west", OVER).await;
+    assert_eq!(cast.scene.state().newest_epoch, Epoch::new(2));
+    assert_eq!(cast.coordinator.heads()[&shop()].epoch, Epoch::new(2));
+    cast.one_failover("with two guardians");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_of_three_lived_twice_writes_the_same_bytes() {
+    let mut lives = Vec::new();
+    for _ in 0..3 {
+        let mut cast = Cast::at_work().await;
+        cast.scene.dies("east");
+        cast.until(SUCCESSION, "no run begins", || cast.scene.calls("fence") == 1).await;
+        cast.kill("b-west").await;
+        cast.moved("c-witness", "west", OVER).await;
+        lives.push(bytes(&cast.coordinator.records()));
+    }
+    assert_eq!(lives[0], lives[1]);
+    assert_eq!(lives[1], lives[2]);
+}
+
+/// Lives through a failover whose guardian is gone in some way once so many records are there; how many appends were
+/// refused, or none when there never were so many records.
+async fn gone_after(count: usize, how: How) -> Option<u32> {
     let mut cast = Cast::at_work().await;
     let decider = cast.decider()?;
     let quiet = cast.coordinator.records().len();
@@ -104,7 +146,7 @@ async fn gone_after(count: usize, how: How) -> Option<usize> {
     cast.all_have_the_record().await;
     let records = cast.coordinator.records();
     assert_eq!(endings(&records).last(), Some(&Ending::Done), "{when}: {}", story(&records));
-    Some(records.len())
+    Some(cast.coordinator.refused().values().sum())
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -114,12 +156,15 @@ enum How {
     Lost(Lost),
 }
 
-async fn each_record(how: How) {
-    let mut count = 0;
-    while gone_after(count, how).await.is_some() {
+/// After each record of a failover; how many appends were refused in all.
+async fn each_record(how: How) -> u32 {
+    let (mut count, mut refused) = (0, 0);
+    while let Some(more) = gone_after(count, how).await {
         count += 1;
+        refused += more;
     }
     assert!(count > 15, "{how:?}: a failover has more records than {count}");
+    refused
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,5 +189,7 @@ async fn an_append_that_never_arrived_never_was() {
 
 #[tokio::test(start_paused = true)]
 async fn an_append_that_arrives_late_is_refused() {
-    each_record(How::Lost(Lost::Late(TTL / 2))).await;
+    // It was given up, and the tenure given back, before it got there.
+    let refused = each_record(How::Lost(Lost::Late(TTL / 2))).await;
+    assert!(refused > 15, "{refused} late appends were refused");
 }
