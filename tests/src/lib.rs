@@ -1,6 +1,7 @@
 //! Tests of the whole: what they share. The tests themselves are in `tests/`.
 
 pub mod commits;
+pub mod council;
 pub mod scene;
 pub mod strike;
 

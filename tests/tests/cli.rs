@@ -65,6 +65,7 @@ fn help_teaches() {
         "history",
         "explain",
         "host",
+        "key",
         "switchover",
         "failback",
         "rejoin",

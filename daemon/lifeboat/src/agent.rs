@@ -1,12 +1,13 @@
 //! The agent's life: configure, bind, start, drain.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_config::Config;
 use lifeboat_core::guardian::Guardian;
 use lifeboat_core::{AgentName, Record, Stamped};
-use lifeboat_dns::Serving;
+use lifeboat_dns::Authority;
 use lifeboat_engine::clock::Clock;
 use lifeboat_engine::{Guard, Inbox, Parts, open_state};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +18,7 @@ use crate::api;
 use crate::failure::{Exit, Failure};
 use crate::pages;
 use crate::plug::{self, Plugged};
+use crate::sharing::{self, Follower};
 
 /// How long the control API may take to finish what it is asked when the agent stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
@@ -37,21 +39,34 @@ pub(crate) async fn live(config: Config) -> Result<(), Failure> {
             "put the region back into lifeboat.toml under the name that is on record: lifeboat history",
         ));
     }
-    warn_of_other_agent(&records, &policy.agent);
+    let shared = sharing::shared(&wiring, clock)?;
+    if shared.is_none() {
+        warn_of_other_agent(&records, &policy.agent);
+    }
 
     let Plugged { world, authority } = plug::plug(&wiring, &policy, &guardian, clock).await?;
     let stop = CancellationToken::new();
+    let coordination = shared.as_ref().map(|shared| Arc::clone(&shared.etcd) as _);
+    let known = guardian.clone();
     let guard = Guard::new(Parts {
         guardian,
         journal: journal.clone(),
         clock,
         world,
-        coordination: None,
+        coordination,
         stop: stop.clone(),
     });
     let door = api::Door::bind(&wiring.agent.socket)?;
 
-    let authority = tokio::spawn(answer_names(authority.map(lifeboat_dns::Authority::start), stop.clone()));
+    let follower = shared.as_ref().zip(authority.as_ref()).map(|(shared, authority)| Follower {
+        names: authority.names(Vec::new()),
+        says: guard.names_say(),
+        inbox: guard.inbox(),
+        coordination: Arc::clone(&shared.etcd) as _,
+        wiring: wiring.clone(),
+        policy: policy.clone(),
+    });
+    let authority = tokio::spawn(answer_names(authority, follower, (known, records), stop.clone()));
     let api = tokio::spawn(door.serve(guard.inbox(), journal, stop.clone()));
     let signals = tokio::spawn(until_signalled(stop.clone()));
     tokio::spawn(keep_watchdog_quiet(guard.inbox(), stop.clone()));
@@ -79,11 +94,27 @@ pub(crate) async fn live(config: Config) -> Result<(), Failure> {
 
 /// Answers for the zone until told to stop. An agent that cannot answer for its names must not look alive:
 /// when a listener ends, so does the agent, and its name is given back.
-async fn answer_names(serving: Option<Serving>, stop: CancellationToken) -> Option<String> {
-    let Some(mut serving) = serving else {
+///
+/// One of several may have been away for long: it answers once it has read what the others did meanwhile.
+async fn answer_names(
+    authority: Option<Authority>,
+    follower: Option<Follower>,
+    (known, records): (Guardian, Vec<Stamped>),
+    stop: CancellationToken,
+) -> Option<String> {
+    let Some(authority) = authority else {
         stop.cancelled().await;
         return None;
     };
+    if let Some(follower) = follower {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            () = follower.catch_up(known, records) => {}
+        }
+        tokio::spawn(follower.follow(stop.clone()));
+    }
+    let mut serving = authority.start();
     let lost = tokio::select! {
         biased;
         () = stop.cancelled() => None,

@@ -109,6 +109,7 @@ enum Command {
     #[command(subcommand)]
     Runbook(commands::runbook::Runbook),
     Host(commands::host::Host),
+    Key(commands::key::Key),
 }
 
 /// Does what the command line says.
@@ -134,5 +135,6 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Explain(explain) => explain.run(place),
         Command::Runbook(runbook) => runbook.run(place),
         Command::Host(host) => host.run(place),
+        Command::Key(key) => key.run(place),
     }
 }

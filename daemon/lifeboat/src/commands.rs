@@ -8,6 +8,7 @@ pub(crate) mod failover;
 pub(crate) mod following;
 pub(crate) mod history;
 pub(crate) mod host;
+pub(crate) mod key;
 pub(crate) mod moving;
 pub(crate) mod pause;
 pub(crate) mod plan;

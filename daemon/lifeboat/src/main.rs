@@ -11,6 +11,7 @@ mod failure;
 mod notices;
 mod pages;
 mod plug;
+mod sharing;
 mod summary;
 mod ui;
 mod view;

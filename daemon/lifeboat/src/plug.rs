@@ -19,7 +19,7 @@ use lifeboat_config::wiring::{
 use lifeboat_core::guardian::Guardian;
 use lifeboat_core::plan::NameChange;
 use lifeboat_core::policy::Policy;
-use lifeboat_core::{DatabaseName, RegionName, WorkloadName};
+use lifeboat_core::{DatabaseName, Epoch, RegionName, WorkloadName};
 use lifeboat_dns::{
     Authority, DnsProbe, FixedRecord, KeptName, KeyAlgorithm, RecordKind, Rfc2136, Rfc2136Options,
     ZoneOptions,
@@ -255,7 +255,7 @@ async fn authority(
     policy: &Policy,
     guardian: &Guardian,
 ) -> Result<Authority, Failure> {
-    let bound = Authority::bind(zone_options(zone), kept(wiring, policy, guardian)?).await;
+    let bound = Authority::bind(zone_options(zone), kept(wiring, policy, guardian.names_say())?).await;
     bound.map_err(|error| {
         Failure::because(Exit::Failed, format!("the authority for {} cannot be started", zone.zone), &error)
             .hint("is another name server listening there?  `ss -lunp` shows it")
@@ -294,7 +294,7 @@ pub(crate) fn zone_file(
     says: &[NameChange],
 ) -> Result<Option<String>, Failure> {
     let Some(zone) = &wiring.authority else { return Ok(None) };
-    let mut kept = kept(wiring, policy, guardian)?;
+    let mut kept = kept(wiring, policy, guardian.names_say())?;
     for name in &mut kept {
         if let Some(change) = says.iter().find(|change| change.name == name.name) {
             name.values.clone_from(&change.to);
@@ -306,9 +306,13 @@ pub(crate) fn zone_file(
 
 /// What each name in the authority says now: what the record of past runs knows. A name without an address
 /// there is an error: left out, it would answer that it does not exist.
-fn kept(wiring: &Wiring, policy: &Policy, guardian: &Guardian) -> Result<Vec<KeptName>, Failure> {
+pub(crate) fn kept(
+    wiring: &Wiring,
+    policy: &Policy,
+    says: BTreeMap<WorkloadName, (RegionName, Epoch)>,
+) -> Result<Vec<KeptName>, Failure> {
     let mut kept = Vec::new();
-    for (workload, (region, epoch)) in guardian.names_say() {
+    for (workload, (region, epoch)) in says {
         let written = wiring.workloads.get(&workload).into_iter().flat_map(|w| &w.names);
         for (name, _) in written.filter(|(_, name)| name.via == ViaWiring::Authority) {
             let wanted = policy.workloads.get(&workload).and_then(|w| w.names.get(name));

@@ -6,7 +6,8 @@ use lifeboat_core::loss::{Loss, LossManifest};
 use lifeboat_core::outcome::{Rejoined, Salvage};
 use lifeboat_core::record::{Ending, Trigger};
 use lifeboat_core::{
-    DatabaseName, Epoch, Moment, Outcome, Output, Record, RegionName, RunId, Stamped, StepName, WorkloadName,
+    AgentName, DatabaseName, Epoch, Moment, Outcome, Output, Record, RegionName, RunId, Stamped, StepName,
+    WorkloadName,
 };
 use serde::Serialize;
 
@@ -34,6 +35,37 @@ pub(crate) struct RunSummary {
     /// How old primaries became standbys.
     pub(crate) rejoins: BTreeMap<DatabaseName, Rejoined>,
     pub(crate) steps: Vec<StepSummary>,
+    /// The agents that took it over from one that was gone, in their order.
+    pub(crate) takeovers: Vec<Takeover>,
+}
+
+/// An agent went on with a run that another one had opened.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Takeover {
+    pub(crate) at: Moment,
+    /// None when the record does not say who was elected before.
+    pub(crate) agent: Option<AgentName>,
+    pub(crate) epoch: Epoch,
+}
+
+/// An agent decides from here on.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Election {
+    pub(crate) at: Moment,
+    pub(crate) agent: AgentName,
+    pub(crate) term: u64,
+    pub(crate) version: String,
+}
+
+/// All elections, oldest first.
+pub(crate) fn elections(records: &[Stamped]) -> Vec<Election> {
+    let each = records.iter().filter_map(|stamped| match &stamped.record {
+        Record::Elected { agent, version, term } => {
+            Some(Election { at: stamped.at, agent: agent.clone(), term: *term, version: version.clone() })
+        }
+        _ => None,
+    });
+    each.collect()
 }
 
 /// One step of it.
@@ -52,13 +84,17 @@ pub(crate) struct StepSummary {
 /// All runs, oldest first.
 pub(crate) fn runs(records: &[Stamped]) -> Vec<RunSummary> {
     let mut runs: Vec<RunSummary> = Vec::new();
+    let mut decider = None;
     for stamped in records {
+        if let Record::Elected { agent, .. } = &stamped.record {
+            decider = Some(agent.clone());
+        }
         if let Some(opened) = opened(stamped) {
             runs.push(opened);
         } else if let Some(id) = stamped.record.run()
             && let Some(run) = runs.iter_mut().rev().find(|run| run.run == *id)
         {
-            run.take(stamped);
+            run.take(stamped, decider.as_ref());
         }
     }
     runs
@@ -108,12 +144,17 @@ fn opened(stamped: &Stamped) -> Option<RunSummary> {
         salvages: BTreeMap::new(),
         rejoins: BTreeMap::new(),
         steps: steps.collect(),
+        takeovers: Vec::new(),
     })
 }
 
 impl RunSummary {
-    fn take(&mut self, stamped: &Stamped) {
+    fn take(&mut self, stamped: &Stamped, decider: Option<&AgentName>) {
         match &stamped.record {
+            Record::TookOver { epoch, .. } => {
+                self.epoch = *epoch;
+                self.takeovers.push(Takeover { at: stamped.at, agent: decider.cloned(), epoch: *epoch });
+            }
             Record::StepStarted { step, attempt, undo: false, .. } => self.step(step, |s| {
                 s.started.get_or_insert(stamped.at);
                 s.attempts = *attempt;

@@ -1,5 +1,6 @@
 //! Answers as pages for people.
 
+pub(crate) mod council;
 pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod plan;

@@ -1,7 +1,10 @@
 //! `lifeboat explain`
 
+use std::collections::BTreeMap;
+
 use clap::Args;
-use lifeboat_core::{Condition, RunId, Stamped, WorkloadName};
+use lifeboat_core::status::{CoordinationStatus, DeciderStatus, VantageStatus};
+use lifeboat_core::{AgentName, Condition, RunId, Stamped, WorkloadName};
 use serde::Serialize;
 
 use crate::cli::{Format, Place};
@@ -37,6 +40,9 @@ struct WhyNot<'a> {
     workload: &'a WorkloadName,
     would_fail_over: bool,
     conditions: &'a [Condition],
+    decider: &'a Option<DeciderStatus>,
+    coordination: &'a Option<CoordinationStatus>,
+    vantages: &'a BTreeMap<AgentName, VantageStatus>,
 }
 
 impl Explain {
@@ -72,9 +78,16 @@ impl Explain {
         };
         if self.format.json {
             let would_fail_over = found.conditions.iter().all(|condition| condition.holds);
-            ui::json(&WhyNot { workload: &workload, would_fail_over, conditions: &found.conditions });
+            ui::json(&WhyNot {
+                workload: &workload,
+                would_fail_over,
+                conditions: &found.conditions,
+                decider: &status.decider,
+                coordination: &status.coordination,
+                vantages: &status.vantages,
+            });
         } else {
-            ui::answer(view::explain::why_not(&workload, found).trim_end());
+            ui::answer(view::explain::why_not(&workload, &status).trim_end());
         }
         Ok(Exit::Done)
     }

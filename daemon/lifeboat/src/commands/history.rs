@@ -13,6 +13,9 @@ use crate::{summary, ui, view};
 pub(crate) struct History {
     /// Only this workload.
     workload: Option<String>,
+    /// List who was elected to decide, and when, instead of the runs.
+    #[arg(long, conflicts_with = "workload")]
+    elections: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -20,6 +23,15 @@ pub(crate) struct History {
 impl History {
     pub(crate) fn run(self, place: &Place) -> Result<Exit, Failure> {
         let records = talk(client::records(place))?;
+        if self.elections {
+            let elections = summary::elections(&records);
+            if self.format.json {
+                ui::json(&elections);
+            } else {
+                ui::answer(view::history::elections(&elections).trim_end());
+            }
+            return Ok(Exit::Done);
+        }
         let mut runs = summary::runs(&records);
         runs.retain(|run| self.workload.as_ref().is_none_or(|wanted| run.workload.as_str() == wanted));
         if self.format.json {

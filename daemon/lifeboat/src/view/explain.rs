@@ -2,12 +2,13 @@
 
 use std::fmt::Write;
 
-use lifeboat_core::status::WorkloadStatus;
+use lifeboat_core::status::Status;
 use lifeboat_core::time::length;
 use lifeboat_core::{Stamped, WorkloadName};
 
 use crate::summary::RunSummary;
 use crate::ui::{Tone, paint};
+use crate::view::council;
 
 /// A run, record by record, each with the time since the run was opened.
 pub(crate) fn run(summary: &RunSummary, records: &[&Stamped]) -> String {
@@ -26,9 +27,10 @@ pub(crate) fn run(summary: &RunSummary, records: &[&Stamped]) -> String {
     page
 }
 
-/// Each condition of an automatic failover, with its number.
-pub(crate) fn why_not(workload: &WorkloadName, status: &WorkloadStatus) -> String {
+/// Each condition of an automatic failover, with its number, and who sees what.
+pub(crate) fn why_not(workload: &WorkloadName, all: &Status) -> String {
     let mut page = String::new();
+    let Some(status) = all.workloads.get(workload) else { return page };
     let shut = status.conditions.iter().filter(|condition| !condition.holds).count();
     let _ = match shut {
         0 => writeln!(page, "{workload} would fail over now: every condition holds"),
@@ -38,6 +40,11 @@ pub(crate) fn why_not(workload: &WorkloadName, status: &WorkloadStatus) -> Strin
     for condition in &status.conditions {
         let mark = if condition.holds { paint(Tone::Good, "yes") } else { paint(Tone::Bad, "no ") };
         let _ = writeln!(page, "  {mark}  {:<18} {}", condition.gate.to_string(), condition.reason);
+    }
+    if !all.vantages.is_empty() {
+        page.push('\n');
+        council::write_head(&mut page, all);
+        council::write_matrix(&mut page, all, workload);
     }
     page
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use lifeboat_core::time::length;
 
-use crate::summary::RunSummary;
+use crate::summary::{Election, RunSummary, Takeover};
 use crate::ui::{Tone, paint};
 
 /// The whole page.
@@ -32,6 +32,22 @@ pub(crate) fn page(runs: &[RunSummary]) -> String {
             paint(tone, run.state)
         );
         let _ = writeln!(page, "    {}", run.because);
+        for Takeover { at, agent, epoch } in &run.takeovers {
+            let agent = agent.as_ref().map_or("another agent", |agent| agent.as_str());
+            let _ = writeln!(page, "    {at}  {agent} took it over, under epoch {epoch}");
+        }
+    }
+    page
+}
+
+/// Who decided, since when.
+pub(crate) fn elections(elections: &[Election]) -> String {
+    if elections.is_empty() {
+        return "no election is on record: this agent is alone, or none was elected yet".to_owned();
+    }
+    let mut page = String::new();
+    for Election { at, agent, term, version } in elections {
+        let _ = writeln!(page, "{at}  {agent} decides from here on (term {term}, lifeboat {version})");
     }
     page
 }

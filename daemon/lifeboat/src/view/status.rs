@@ -11,6 +11,7 @@ use lifeboat_core::time::length;
 use lifeboat_core::{RegionName, WorkloadName};
 
 use crate::ui::{Tone, paint, tone};
+use crate::view::council;
 
 /// The whole page.
 pub(crate) fn page(status: &Status) -> String {
@@ -18,15 +19,16 @@ pub(crate) fn page(status: &Status) -> String {
     let proven = &status.connectivity;
     let own = if proven.proven { paint(Tone::Good, "proven") } else { paint(Tone::Warn, "not proven") };
     let _ = writeln!(page, "agent {} at {}", paint(Tone::Bold, status.agent.as_str()), status.at);
+    council::write_head(&mut page, status);
     let _ = writeln!(page, "own connectivity {own}: {}", proven.reason);
     for (name, workload) in &status.workloads {
         page.push('\n');
-        write_workload(&mut page, name, workload);
+        write_workload(&mut page, name, workload, status);
     }
     page
 }
 
-fn write_workload(page: &mut String, name: &WorkloadName, workload: &WorkloadStatus) {
+fn write_workload(page: &mut String, name: &WorkloadName, workload: &WorkloadStatus, status: &Status) {
     let phase = match workload.phase {
         PhaseName::Guarding => Tone::Good,
         PhaseName::Doubting
@@ -49,6 +51,8 @@ fn write_workload(page: &mut String, name: &WorkloadName, workload: &WorkloadSta
     for (region, seen) in &workload.regions {
         write_region(page, region, seen);
     }
+    council::write_sentries(page, workload);
+    council::write_matrix(page, status, name);
     for held in [&workload.paused, &workload.maintenance].into_iter().flatten() {
         let _ = writeln!(page, "  {}", paint(Tone::Warn, &held.to_string()));
     }

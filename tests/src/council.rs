@@ -1,0 +1,293 @@
+//! Three agents in three places, the coordinator they share, and two regions that they watch.
+//!
+//! Everything is on loopback: three members of a real etcd, three agents as processes, a web server for each region and
+//! three witnesses. The regions have no database: what is tested here is who decides, not what is moved.
+//!
+//! **Invariant:** what was started here is ended here, by its process, however the test ends.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot look has failed")]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::binary;
+
+/// How long anything that should happen may take on a slow machine. Never a bar.
+pub const SOON: Duration = Duration::from_secs(90);
+
+/// The agents with the place of each.
+pub const AGENTS: [(&str, &str); 3] = [("ash", "east"), ("birch", "west"), ("cedar", "office")];
+
+/// What each region's name says.
+const ADDRESSES: [(&str, &str); 2] = [("east", "192.0.2.80"), ("west", "198.51.100.80")];
+
+/// A port that is free now.
+fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A web server that says yes, or closes every connection.
+pub struct Web {
+    port: u16,
+    up: Arc<AtomicBool>,
+}
+
+impl Web {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, up) = (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(true)));
+        let yes = Arc::clone(&up);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if yes.load(Ordering::Relaxed) {
+                    let _ = answer(stream);
+                }
+            }
+        });
+        Self { port, up }
+    }
+
+    /// Whether it answers from now on.
+    pub fn set(&self, up: bool) {
+        self.up.store(up, Ordering::Relaxed);
+    }
+}
+
+fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let _ = stream.read(&mut [0; 1024])?;
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+}
+
+/// A process that ends with this value.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command, log: &Path) -> Self {
+        let log = File::options().create(true).append(true).open(log).unwrap();
+        let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// All of it.
+pub struct Council {
+    /// Where all of it is.
+    pub folder: tempfile::TempDir,
+    /// The web server of the east.
+    pub east: Web,
+    /// The web server of the west.
+    pub west: Web,
+    etcd: Vec<Option<Running>>,
+    etcd_ports: Vec<(u16, u16)>,
+    agents: Vec<Option<Running>>,
+    zones: Vec<u16>,
+}
+
+impl Council {
+    /// Starts all of it; `failover` are further keys of `[workload.failover]`.
+    pub fn start(failover: &str) -> Self {
+        let mut council = Self {
+            folder: tempfile::tempdir().unwrap(),
+            east: Web::start(),
+            west: Web::start(),
+            etcd: AGENTS.map(|_| None).into(),
+            etcd_ports: AGENTS.map(|_| (port(), port())).into(),
+            agents: AGENTS.map(|_| None).into(),
+            zones: AGENTS
+                .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
+                .into(),
+        };
+        (0..AGENTS.len()).for_each(|n| council.start_etcd(n));
+        council.configure(failover);
+        (0..AGENTS.len()).for_each(|n| council.start_agent(n));
+        council
+    }
+
+    /// Starts a member of etcd, with what it has on its disk.
+    pub fn start_etcd(&mut self, n: usize) {
+        let (client, peer) = self.etcd_ports[n];
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let all: Vec<String> =
+            self.etcd_ports.iter().enumerate().map(|(n, (_, peer))| format!("m{n}={}", url(*peer))).collect();
+        let mut command = Command::new("/usr/bin/etcd");
+        command
+            .arg(format!("--name=m{n}"))
+            .arg(format!("--data-dir={}", self.folder.path().join(format!("etcd-{n}")).display()))
+            .args([
+                format!("--listen-client-urls={}", url(client)),
+                format!("--advertise-client-urls={}", url(client)),
+            ])
+            .args([
+                format!("--listen-peer-urls={}", url(peer)),
+                format!("--initial-advertise-peer-urls={}", url(peer)),
+            ])
+            .arg(format!("--initial-cluster={}", all.join(",")))
+            .args(["--auto-compaction-retention=10m", "--log-level=error"]);
+        self.etcd[n] = Some(Running::start(&mut command, &self.folder.path().join(format!("etcd-{n}.log"))));
+    }
+
+    /// Ends a member of etcd, by kill -9.
+    pub fn kill_etcd(&mut self, n: usize) {
+        self.etcd[n] = None;
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes the agents' files: first what a key needs, then all of it.
+    fn configure(&self, failover: &str) {
+        let (witnesses, listen) = (AGENTS.map(|_| Web::start().port), AGENTS.map(|_| port()));
+        let witnesses: Vec<String> = witnesses.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+        let beginning = |n: usize| {
+            let (name, place) = AGENTS[n];
+            let state = self.at(name);
+            format!(
+                "[agent]\nname = \"{name}\"\nregion = \"{place}\"\nstate = \"{}\"\nlisten = \"127.0.0.1:{}\"\n\
+                 witnesses = [{}]\nwitness_interval = \"500ms\"\nwitness_timeout = \"500ms\"\n\n",
+                state.display(),
+                listen[n],
+                witnesses.join(", ")
+            )
+        };
+        let mut listed = String::new();
+        for (n, (name, place)) in AGENTS.iter().enumerate() {
+            std::fs::write(self.at(&format!("{name}.toml")), beginning(n)).unwrap();
+            let said = self.lifeboat(n, &["key", "--json"]);
+            assert!(said.status.success(), "{said:?}");
+            let key: Value = serde_json::from_slice(&said.stdout).unwrap();
+            listed += &format!(
+                "[[agents]]\nname = \"{name}\"\nregion = \"{place}\"\naddress = \"127.0.0.1:{}\"\npublic_key = {}\n",
+                listen[n], key["public_key"]
+            );
+        }
+        let endpoints: Vec<String> =
+            self.etcd_ports.iter().map(|(client, _)| format!("\"http://127.0.0.1:{client}\"")).collect();
+        for (n, (name, _)) in AGENTS.iter().enumerate() {
+            let zone = self.zones[n];
+            let mut text = beginning(n);
+            text += &format!(
+                "[lease]\nkind = \"etcd\"\nttl = \"3s\"\nendpoints = [{}]\n\n{listed}\n",
+                endpoints.join(", ")
+            );
+            text += "[[region]]\nname = \"east\"\n[[region]]\nname = \"west\"\n\n";
+            text += &format!(
+                "[authority]\nzone = \"lab.test.\"\nlisten = [\"127.0.0.1:{zone}\"]\nnameservers = [\"ns.example.com.\"]\n\n"
+            );
+            text += &self.workload(failover);
+            std::fs::write(self.at(&format!("{name}.toml")), text).unwrap();
+        }
+    }
+
+    fn workload(&self, failover: &str) -> String {
+        let mut text = format!(
+            "[[workload]]\nname = \"shop\"\nprimary = \"east\"\nstandbys = [\"west\"]\nobjectives = {{ rto = \"5m\", rpo = \"1m\" }}\n\
+             [workload.failover]\n{failover}\n\
+             [workload.fence.east]\ncommand = [\"/bin/true\"]\n[workload.fence.west]\ncommand = [\"/bin/true\"]\n"
+        );
+        for (region, web) in [("east", &self.east), ("west", &self.west)] {
+            text += &format!(
+                "[[workload.probe]]\nname = \"web-{region}\"\nregion = \"{region}\"\nkind = \"http\"\nvital = true\n\
+                 url = \"http://127.0.0.1:{}/\"\ninterval = \"300ms\"\ntimeout = \"1s\"\nsilence = \"2s\"\n",
+                web.port
+            );
+        }
+        text += "[[workload.dns]]\nname = \"shop.lab.test.\"\nvia = \"authority\"\nttl = \"1s\"\n[workload.dns.target]\n";
+        for (region, address) in ADDRESSES {
+            text += &format!("{region} = [\"{address}\"]\n");
+        }
+        text
+    }
+
+    /// Starts an agent, with what it has on its disk.
+    pub fn start_agent(&mut self, n: usize) {
+        let name = AGENTS[n].0;
+        let mut command = Command::new(binary("lifeboat").unwrap());
+        let command =
+            command.args(["run", "--config", &format!("{name}.toml")]).current_dir(self.folder.path());
+        self.agents[n] = Some(Running::start(command, &self.at(&format!("{name}.log"))));
+    }
+
+    /// Ends an agent, by kill -9.
+    pub fn kill_agent(&mut self, n: usize) {
+        self.agents[n] = None;
+    }
+
+    /// The agents that run.
+    pub fn running(&self) -> Vec<usize> {
+        (0..AGENTS.len()).filter(|n| self.agents[*n].is_some()).collect()
+    }
+
+    /// Asks an agent something, as its operator would.
+    pub fn lifeboat(&self, n: usize, args: &[&str]) -> Output {
+        let mut command = Command::new(binary("lifeboat").unwrap());
+        let config = format!("--config={}.toml", AGENTS[n].0);
+        command.args(args).arg(config).current_dir(self.folder.path()).env("USER", "ada").output().unwrap()
+    }
+
+    /// An answer as JSON; null when there was none.
+    pub fn json(&self, n: usize, args: &[&str]) -> Value {
+        serde_json::from_slice(&self.lifeboat(n, args).stdout).unwrap_or_default()
+    }
+
+    /// What an agent knows.
+    pub fn status(&self, n: usize) -> Value {
+        self.json(n, &["status", "--json"])
+    }
+
+    /// Which agent holds the tenure: the only one that says so of itself.
+    pub fn decider(&self) -> Option<usize> {
+        let running = self.running();
+        let mut here = running.into_iter().filter(|n| self.status(*n)["decider"]["here"] == true);
+        here.next().filter(|_| here.next().is_none())
+    }
+
+    /// What the name server of an agent says.
+    pub fn name_says(&self, n: usize) -> String {
+        let port = self.zones[n].to_string();
+        let dig = Command::new("dig")
+            .args(["@127.0.0.1", "-p", &port, "shop.lab.test.", "A", "+short", "+tries=1"])
+            .output();
+        let said = String::from_utf8(dig.unwrap().stdout).unwrap();
+        let region = ADDRESSES.iter().find(|(_, address)| *address == said.trim());
+        region.map_or_else(|| said.trim().to_owned(), |(region, _)| (*region).to_owned())
+    }
+
+    /// Waits until it is so.
+    pub fn until(&self, what: &str, met: impl Fn() -> bool) -> Duration {
+        let began = Instant::now();
+        while !met() {
+            assert!(began.elapsed() < SOON, "not within {SOON:?}: {what}\n{}", self.told());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        began.elapsed()
+    }
+
+    /// The last of what every agent has logged, and what it says.
+    pub fn told(&self) -> String {
+        let mut told = String::new();
+        for (n, (name, _)) in AGENTS.iter().enumerate() {
+            let log = std::fs::read_to_string(self.at(&format!("{name}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let said = String::from_utf8_lossy(&self.lifeboat(n, &["status"]).stdout).into_owned();
+            told += &format!("== {name}\n{said}\n{}\n", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+        told
+    }
+}
