@@ -113,8 +113,8 @@ pub struct Etcd {
     held: Mutex<Option<tenure::Held>>,
     /// Where this agent's own testimony is; one is said at a time.
     said: tokio::sync::Mutex<testimony::Said>,
-    /// What was heard of the other vantages, over all watches.
-    heard: Mutex<BTreeMap<AgentName, testimony::Heard>>,
+    /// The number of the newest testimony that was heard of each vantage, over all watches.
+    heard: Mutex<BTreeMap<AgentName, u64>>,
     /// The orders that were told of, over all watches: none is told twice.
     told: Mutex<BTreeSet<String>>,
     /// The write leases, as they were seen to change, over all watches.

@@ -128,7 +128,7 @@ impl Etcd {
         if let Some(kv) = found.what.kvs().first() {
             pages.from = kv.key().to_vec();
         }
-        Ok(Batches { etcd: self, pages, next: after + 1, newest })
+        Ok(Batches { etcd: self, pages, next: after.saturating_add(1), newest })
     }
 
     /// All keys with that prefix, which ends with `/`, as they were at a revision.
@@ -211,7 +211,7 @@ impl Batches<'_> {
     /// The next ones; none when there are no more.
     pub(super) async fn page(&mut self) -> Result<Option<Vec<Stamped>>, CoordinationError> {
         let Some(page) = self.pages.page().await? else {
-            if self.next != self.newest + 1 {
+            if self.next.checked_sub(1) != Some(self.newest) {
                 return Err(CoordinationError::Damaged(format!(
                     "it should end at {}, and record {} is missing",
                     self.newest, self.next
@@ -224,20 +224,23 @@ impl Batches<'_> {
             let super::keys::Place::Batch(first) = self.etcd.keys.place(kv.key()) else {
                 return Err(CoordinationError::Damaged("a record without a place".to_owned()));
             };
+            self.has_come_to(first)?;
             for record in batch::decode(first, kv.value()).map_err(CoordinationError::Damaged)? {
                 if record.sequence < self.next {
                     continue;
                 }
-                if record.sequence > self.next {
-                    return Err(CoordinationError::Damaged(format!(
-                        "record {} is missing; the next is {}",
-                        self.next, record.sequence
-                    )));
-                }
+                self.has_come_to(record.sequence)?;
                 self.next += 1;
                 records.push(record);
             }
         }
         Ok(Some(records))
+    }
+
+    fn has_come_to(&self, place: u64) -> Result<(), CoordinationError> {
+        if place <= self.next {
+            return Ok(());
+        }
+        Err(CoordinationError::Damaged(format!("record {} is missing; the next is {place}", self.next)))
     }
 }

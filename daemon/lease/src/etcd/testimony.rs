@@ -19,14 +19,6 @@ pub(super) struct Said {
     revision: i64,
 }
 
-/// What was heard of a vantage.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Heard {
-    sequence: u64,
-    /// Whether its testimony is there now.
-    there: bool,
-}
-
 impl Etcd {
     pub(super) async fn say(&self, testimony: &Testimony) -> Result<(), CoordinationError> {
         let key = self.keys.testimony(&self.options.agent);
@@ -91,26 +83,11 @@ impl Etcd {
             return Err(format!("it says that it is of {}", testimony.vantage));
         }
         let mut heard = locked(&self.heard);
-        let heard = heard.entry(vantage.clone()).or_default();
-        if testimony.sequence < heard.sequence {
-            return Err(format!(
-                "it is number {}, and number {} came before",
-                testimony.sequence, heard.sequence
-            ));
+        let newest = heard.entry(vantage.clone()).or_default();
+        if testimony.sequence < *newest {
+            return Err(format!("it is number {}, and number {newest} came before", testimony.sequence));
         }
-        *heard = Heard { sequence: testimony.sequence, there: true };
+        *newest = testimony.sequence;
         Ok(testimony)
-    }
-
-    /// Notes that a vantage's testimony is gone; false when that is no news.
-    pub(super) fn unheard(&self, vantage: &AgentName) -> bool {
-        let mut heard = locked(&self.heard);
-        heard.get_mut(vantage).is_some_and(|heard| std::mem::take(&mut heard.there))
-    }
-
-    /// The vantages whose testimony was there when it was last looked at.
-    pub(super) fn heard_of(&self) -> Vec<AgentName> {
-        let heard = locked(&self.heard);
-        heard.iter().filter(|(_, heard)| heard.there).map(|(vantage, _)| vantage.clone()).collect()
     }
 }

@@ -40,6 +40,8 @@ struct Watching<'a> {
     revision: i64,
     /// Who decides, and the create revision of its key.
     guardian: Option<(AgentName, i64)>,
+    /// The key by which this agent has begun to decide: it holds the tenure, and has given a beat in it.
+    deciding: Option<KeyValue>,
     beat: Option<Beat>,
     answered: BTreeSet<String>,
     waiting: BTreeMap<String, Order>,
@@ -59,6 +61,7 @@ impl Etcd {
             newest: 0,
             revision: 0,
             guardian: None,
+            deciding: None,
             beat: None,
             answered: BTreeSet::new(),
             waiting: BTreeMap::new(),
@@ -114,7 +117,7 @@ impl Watching<'_> {
             Some(kv) => self.put(kv).await?,
             None => self.tell(Change::Guardian(None)).await?,
         }
-        let mut silent: BTreeSet<AgentName> = self.etcd.heard_of().into_iter().collect();
+        let mut silent: BTreeSet<AgentName> = locked(&self.etcd.heard).keys().cloned().collect();
         let mut orders = BTreeSet::new();
         // Answers before orders: one that is answered is not told of.
         for prefix in [keys.testimonies(), keys.writes(), keys.answers(), keys.orders()] {
@@ -141,7 +144,7 @@ impl Watching<'_> {
         }
         locked(&self.etcd.told).retain(|id| orders.contains(id));
         for vantage in silent {
-            self.fall_silent(vantage).await?;
+            self.tell(Change::Silent(vantage)).await?;
         }
         Ok(())
     }
@@ -267,10 +270,10 @@ impl Watching<'_> {
     async fn gone(&mut self, key: &[u8]) -> Result<(), CoordinationError> {
         match self.etcd.keys.place(key) {
             Place::Guardian => {
-                self.guardian = None;
+                (self.guardian, self.deciding) = (None, None);
                 self.tell(Change::Guardian(None)).await
             }
-            Place::Testimony(vantage) => self.fall_silent(vantage).await,
+            Place::Testimony(vantage) => self.tell(Change::Silent(vantage)).await,
             Place::Write(workload, region) => {
                 self.fresh.remove(&(workload.clone(), region.clone()));
                 self.tell(Change::Sentry { workload, region, says: None }).await
@@ -315,8 +318,8 @@ impl Watching<'_> {
         let now = (sign.agent.clone(), kv.create_revision());
         if self.guardian.as_ref() != Some(&now) {
             self.guardian = Some(now);
+            self.deciding = None;
             self.tell(Change::Guardian(Some(sign.agent))).await?;
-            self.hand_over().await?;
         }
         // One that was sent before and came later says nothing.
         if sign.beat > self.beat
@@ -325,7 +328,10 @@ impl Watching<'_> {
             self.beat = Some(beat);
             self.tell(Change::Beat(beat)).await?;
         }
-        Ok(())
+        if sign.beat.is_some() {
+            self.deciding = Some(kv.clone());
+        }
+        self.hand_over().await
     }
 
     async fn ordered(&mut self, id: String, value: &[u8]) -> Result<(), CoordinationError> {
@@ -349,9 +355,13 @@ impl Watching<'_> {
         }
     }
 
-    /// Tells of the orders that wait, when this agent is the one to answer them.
+    /// Tells of the orders that wait, when this agent has begun to decide. Before its first beat it may not know yet that it
+    /// was elected, and a key of its own from before a restart is not its tenure.
     async fn hand_over(&mut self) -> Result<(), CoordinationError> {
-        if self.guardian.as_ref().is_some_and(|(agent, _)| *agent == self.etcd.options.agent) {
+        let held = *locked(&self.etcd.held);
+        if let (Some(held), Some(key)) = (held, &self.deciding)
+            && held.is(key)
+        {
             while let Some((id, order)) = self.waiting.pop_first() {
                 locked(&self.etcd.told).insert(id.clone());
                 self.tell(Change::Order { id, order }).await?;
@@ -393,10 +403,6 @@ impl Watching<'_> {
             self.tell(Change::Sentry { workload, region, says: None }).await?;
         }
         Ok(())
-    }
-
-    async fn fall_silent(&mut self, vantage: AgentName) -> Result<(), CoordinationError> {
-        if self.etcd.unheard(&vantage) { self.tell(Change::Silent(vantage)).await } else { Ok(()) }
     }
 
     async fn tell(&self, change: Change) -> Result<(), CoordinationError> {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lifeboat_core::testimony::Beat;
 use lifeboat_core::{Answer, Order};
-use lifeboat_engine::ports::{Change, Coordination, CoordinationError};
+use lifeboat_engine::ports::{Change, Coordination, CoordinationError, Tenure};
 use tokio::task::JoinHandle;
 
 use crate::agents::{Agent, Ear, agent, elected, eventually, listen};
@@ -21,6 +22,11 @@ fn done(text: &str) -> Answer {
 fn give(agent: &Agent, limit: Duration) -> JoinHandle<Result<Answer, CoordinationError>> {
     let etcd = Arc::clone(&agent.etcd);
     tokio::spawn(async move { etcd.order(&failback(), limit).await })
+}
+
+/// Begins to decide.
+async fn begin(agent: &Agent, tenure: Tenure) {
+    agent.renew(tenure, Beat { term: tenure.term, count: 1 }).await.expect("renewed");
 }
 
 async fn ordered(ear: &mut Ear) -> (String, Order) {
@@ -42,6 +48,7 @@ async fn an_order_is_told_to_the_guardian_and_its_answer_to_who_gave_it() {
     let servers = Servers::start(1).await;
     let (a, b) = (agent(&servers, "a"), agent(&servers, "b"));
     let tenure = elected(&a).await;
+    begin(&a, tenure).await;
     let mut guardian = listen(&a, None);
     let mut other = listen(&b, None);
     guardian.all_there_is().await;
@@ -80,7 +87,9 @@ async fn an_order_waits_for_the_next_guardian() {
     })
     .await;
     let tenure = elected(&a).await;
-    assert_eq!(ear.next().await, Change::Guardian(Some("a".into())), "and not the order before");
+    assert_eq!(ear.next().await, Change::Guardian(Some("a".into())));
+    begin(&a, tenure).await;
+    assert!(matches!(ear.next().await, Change::Beat(_)), "and not the order before");
     let (id, _) = ordered(&mut ear).await;
     a.answer(tenure, &id, &done("later")).await.expect("answered");
     assert_eq!(waiting.await.expect("joined"), Ok(done("later")));
@@ -103,7 +112,8 @@ async fn an_order_that_nobody_answers_is_taken_back() {
 async fn who_does_not_hold_the_tenure_any_more_does_not_answer() {
     let servers = Servers::start(1).await;
     let (a, b) = (agent(&servers, "a"), agent(&servers, "b"));
-    elected(&a).await;
+    let tenure = elected(&a).await;
+    begin(&a, tenure).await;
     let mut ear = listen(&a, None);
     ear.all_there_is().await;
     let waiting = give(&b, PATIENCE);
@@ -111,7 +121,7 @@ async fn who_does_not_hold_the_tenure_any_more_does_not_answer() {
     // Taken from it, without its knowing.
     servers.client(0).await.delete("/lifeboat/test/guardian", None).await.expect("deleted");
     let next = elected(&b).await;
-    let stale = lifeboat_engine::ports::Tenure { term: next.term - 2 };
+    let stale = Tenure { term: next.term - 2 };
     for tenure in [stale, next] {
         let late = a.answer(tenure, &id, &done("late")).await;
         assert!(matches!(&late, Err(CoordinationError::Deposed(_))), "{late:?}");
@@ -134,4 +144,28 @@ async fn an_order_under_a_seal_that_is_not_its_givers_is_not_told() {
         );
     assert_eq!(vantage.await.as_str(), "d");
     assert!(matches!(waiting.await.expect("joined"), Err(CoordinationError::Unclear(_))));
+}
+
+#[tokio::test]
+async fn a_key_from_before_a_restart_is_not_taken_for_a_tenure() {
+    let servers = Servers::start(1).await;
+    let before = agent(&servers, "a");
+    let old = elected(&before).await;
+    begin(&before, old).await;
+    // The same agent again: it does not decide, and its key is still there.
+    let a = agent(&servers, "a");
+    let mut ear = listen(&a, None);
+    ear.all_there_is().await;
+    let waiting = give(&agent(&servers, "b"), PATIENCE);
+    eventually("the order is there", async || {
+        (count(&servers, "/lifeboat/test/order/").await == 1).then_some(())
+    })
+    .await;
+    before.resign(old).await;
+    assert_eq!(ear.next().await, Change::Guardian(None), "and not the order before");
+    let tenure = elected(&a).await;
+    begin(&a, tenure).await;
+    let (id, _) = ordered(&mut ear).await;
+    a.answer(tenure, &id, &done("now")).await.expect("answered");
+    assert_eq!(waiting.await.expect("joined"), Ok(done("now")));
 }

@@ -221,3 +221,34 @@ async fn a_tenure_that_was_never_given_appends_nothing() {
     let all = GetOptions::new().with_prefix();
     assert_eq!(servers.client(0).await.get("/", Some(all)).await.expect("read").count(), 0);
 }
+
+#[tokio::test]
+async fn a_place_that_nobody_could_have_written_is_damage_and_nothing_worse() {
+    let servers = Servers::start(1).await;
+    let a = agent(&servers, "a");
+    let tenure = elected(&a).await;
+    a.append(tenure, &records(1..=2), &no_heads()).await.expect("appended");
+    let mut client = servers.client(0).await;
+    let value = client.get("/lifeboat/test/record/00000000000000000001", None).await.expect("read");
+    let value = value.kvs()[0].value().to_vec();
+    for (key, value) in [
+        ("newest".to_owned(), u64::MAX.to_string().into_bytes()),
+        ("newest".to_owned(), b"three".to_vec()),
+        ("newest".to_owned(), vec![b'9'; 1_000_000]),
+        (format!("record/{}", u64::MAX), value.clone()),
+        ("record/x".to_owned(), value),
+    ] {
+        let key = format!("/lifeboat/test/{key}");
+        let before = client.get(key.as_str(), None).await.expect("read");
+        client.put(key.as_str(), value, None).await.expect("put");
+        let read = a.records(0).await;
+        assert!(matches!(&read, Err(CoordinationError::Damaged(_))), "{key}: {read:?}");
+        let end = listen(&agent(&servers, "b"), None).end().await;
+        assert!(matches!(&end, CoordinationError::Damaged(_)), "{key}: {end}");
+        match before.kvs().first() {
+            Some(kv) => drop(client.put(key.as_str(), kv.value(), None).await.expect("put")),
+            None => drop(client.delete(key.as_str(), None).await.expect("deleted")),
+        }
+    }
+    assert_eq!(a.records(0).await.expect("read"), records(1..=2));
+}
