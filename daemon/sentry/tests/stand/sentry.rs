@@ -27,6 +27,7 @@ impl Sentry {
     pub(crate) fn start(server: &Server, folder: &Path, answer: &str, top: &str, end: &str) -> Self {
         let test = std::env::current_exe().unwrap();
         let built = test.parent().unwrap().parent().unwrap().join("examples/stand");
+        // `cargo test --test stand` alone does not build it anew; without `--test` it does.
         // Where the servers' user can run it, wherever it was built.
         let program = folder.join("stand");
         fs::copy(&built, &program).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
