@@ -11,6 +11,7 @@
 pub mod by_hand;
 mod command;
 mod connect;
+mod cut_off;
 mod fence;
 mod heartbeat;
 pub mod host;

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use lifeboat_core::sighting::FailureKind;
-use lifeboat_core::{DatabaseName, Evidence, Failure, Look};
+use lifeboat_core::{AgentName, DatabaseName, Evidence, Failure, Look};
 use lifeboat_engine::ports::{Ask, Role};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -49,11 +49,11 @@ impl Member {
         let writes = ask.expect == Role::Primary && self.options.heartbeat;
         let database = self.options.database.clone();
         let heartbeat = writes.then(|| Heartbeat { agent: ask.agent.clone(), epoch: ask.epoch, at: ask.at });
-        let expect = ask.expect;
+        let (expect, agent) = (ask.expect, ask.agent.clone());
         let question = self.witness.ask(writes, async move {
             match heartbeat {
                 Some(heartbeat) => write(&session, &database, &heartbeat).await,
-                None => read(&session, &database, expect).await,
+                None => read(&session, &database, &agent, expect).await,
             }
         });
         // The last third is for asking why there is no answer.
@@ -100,8 +100,8 @@ impl Member {
     }
 }
 
-async fn read(session: &Arc<Session>, database: &DatabaseName, expect: Role) -> Look {
-    match Sample::read(session).await {
+async fn read(session: &Arc<Session>, database: &DatabaseName, agent: &AgentName, expect: Role) -> Look {
+    match Sample::read(session, agent).await {
         Ok(sample) if sample.standby && expect == Role::Primary => Err(in_recovery()),
         Ok(sample) => Ok(Evidence::Database(sample.report(database, None))),
         Err(trouble) => Err(trouble.failure()),
@@ -117,7 +117,7 @@ async fn write(session: &Arc<Session>, database: &DatabaseName, heartbeat: &Hear
             Err(Failure::new(FailureKind::WrongRole, detail))
         }
         Err(trouble) if trouble.sqlstate() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {
-            Err(read_only(session, &trouble).await)
+            Err(read_only(session, &heartbeat.agent, &trouble).await)
         }
         Err(trouble) if trouble.sqlstate() == Some(&SqlState::QUERY_CANCELED) => {
             Err(Failure::new(FailureKind::CommitSilent, format!("the heartbeat was cancelled: {trouble}")))
@@ -131,8 +131,8 @@ async fn write(session: &Arc<Session>, database: &DatabaseName, heartbeat: &Hear
 
 /// What it means that the server takes no writes: it follows, we have fenced it, or somebody is at work.
 /// None of these is a server that fails.
-async fn read_only(session: &Arc<Session>, trouble: &Trouble) -> Failure {
-    let sample = match Sample::read(session).await {
+async fn read_only(session: &Arc<Session>, agent: &AgentName, trouble: &Trouble) -> Failure {
+    let sample = match Sample::read(session, agent).await {
         Ok(sample) => sample,
         Err(_) => return trouble.failure(),
     };

@@ -111,6 +111,10 @@ impl Database for Member {
         self.here(self.rejoin_on_host(call, source).await)
     }
 
+    async fn ensure_cut_off(&self, call: &Call) -> Result<FenceProof, Fault> {
+        self.here(self.cut_off(call).await)
+    }
+
     async fn query(&self, call: &Call, statement: &str) -> Result<Option<String>, Fault> {
         self.here(self.query_within_limit(call, statement).await)
     }

@@ -16,6 +16,7 @@ mod returned;
 
 pub(crate) use close::Care;
 pub(crate) use close::NOT_OURS;
+pub(crate) use follow::replays_on;
 pub use offer::slot_name;
 pub(crate) use open::RESETS;
 
@@ -35,17 +36,17 @@ use lifeboat_engine::ports::Call;
 
 /// Whether anything has been asked for that may have been done.
 #[derive(Default)]
-struct Asked(bool);
+pub(crate) struct Asked(pub(crate) bool);
 
 impl Asked {
     /// What `trouble` means to a call that has got this far.
-    fn fault(&self, trouble: &Trouble) -> Fault {
+    pub(crate) fn fault(&self, trouble: &Trouble) -> Fault {
         if self.0 { trouble.fault_after_asking() } else { trouble.fault() }
     }
 }
 
 /// `future`, or what it means that `limit` has passed.
-async fn in_time<T>(
+pub(crate) async fn in_time<T>(
     limit: Duration,
     done: &str,
     asked: &mut Asked,
@@ -60,8 +61,8 @@ async fn in_time<T>(
 
 impl Member {
     /// A server that answers, and has seen no newer epoch.
-    async fn reach_for(&self, call: &Call) -> Result<Reached, Fault> {
-        let reached = self.reach().await.map_err(|trouble| trouble.fault())?;
+    pub(crate) async fn reach_for(&self, call: &Call) -> Result<Reached, Fault> {
+        let reached = self.reach(&call.agent).await.map_err(|trouble| trouble.fault())?;
         not_outranked(&reached.sample, call.epoch)?;
         Ok(reached)
     }
@@ -88,7 +89,7 @@ impl Member {
     }
 }
 
-fn refused(detail: impl Into<String>) -> Fault {
+pub(crate) fn refused(detail: impl Into<String>) -> Fault {
     Fault::new(FaultKind::Refused, detail)
 }
 

@@ -59,7 +59,7 @@ impl Member {
     /// Waits, within the call's limit, until what was received when it began is replayed.
     pub(crate) async fn measure_within_limit(&self, call: &Call) -> Result<TargetPosition, Fault> {
         let mut behind = None;
-        match tokio::time::timeout(call.limit, self.measure_until_replayed(call.epoch, &mut behind)).await {
+        match tokio::time::timeout(call.limit, self.measure_until_replayed(call, &mut behind)).await {
             Ok(measured) => measured,
             Err(_) => Err(match behind {
                 None => Trouble::Silent(call.limit).fault(),
@@ -77,13 +77,13 @@ impl Member {
 
     async fn measure_until_replayed(
         &self,
-        epoch: Epoch,
+        call: &Call,
         behind: &mut Option<(u64, Option<String>)>,
     ) -> Result<TargetPosition, Fault> {
-        let reached = self.reach().await.map_err(|trouble| trouble.fault())?;
+        let reached = self.reach(&call.agent).await.map_err(|trouble| trouble.fault())?;
         let (session, mut sample) = (reached.session, reached.sample);
-        not_outranked(&sample, epoch)?;
-        fit_to_take_over(&session, &sample, epoch).await?;
+        not_outranked(&sample, call.epoch)?;
+        fit_to_take_over(&session, &sample, call.epoch).await?;
         // With a primary that still sends, the end of the log moves on; what there was at first is enough.
         let goal = sample.received();
         let (mut idle_looks, mut idle_at) = (0, Lsn::default());
@@ -101,7 +101,7 @@ impl Member {
             }
             *behind = Some((sample.to_replay(), event));
             tokio::time::sleep(PAUSE).await;
-            sample = Sample::read(&session).await.map_err(|trouble| trouble.fault())?;
+            sample = Sample::read(&session, &call.agent).await.map_err(|trouble| trouble.fault())?;
         }
     }
 }

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use lifeboat_core::outcome::Promotion;
-use lifeboat_core::{Epoch, Fault, FaultKind, Lsn, SystemIdentifier};
+use lifeboat_core::{Fault, FaultKind, Lsn, SystemIdentifier};
 use lifeboat_engine::ports::Call;
 use tokio_postgres::error::SqlState;
 
@@ -34,7 +34,7 @@ impl Member {
     /// Promotes the server if it is a standby of `system`.
     pub(crate) async fn promote(&self, call: &Call, system: SystemIdentifier) -> Result<Promotion, Fault> {
         let mut asked = false;
-        let promoting = self.promote_server(call.epoch, system, &mut asked);
+        let promoting = self.promote_server(call, system, &mut asked);
         match tokio::time::timeout(call.limit, promoting).await {
             Ok(promotion) => promotion,
             Err(_) => Err(too_late(call.limit, asked, "it was told to promote and is still in recovery")),
@@ -43,24 +43,25 @@ impl Member {
 
     async fn promote_server(
         &self,
-        epoch: Epoch,
+        call: &Call,
         system: SystemIdentifier,
         asked: &mut bool,
     ) -> Result<Promotion, Fault> {
-        let reached = self.reach().await.map_err(|trouble| trouble.fault())?;
+        let reached = self.reach(&call.agent).await.map_err(|trouble| trouble.fault())?;
         let (session, sample) = (reached.session, reached.sample);
         if sample.system != system {
             let detail =
                 format!("the server belongs to cluster {}, not {system}; it is left alone", sample.system);
             return Err(Fault::new(FaultKind::Refused, detail));
         }
-        not_outranked(&sample, epoch)?;
+        not_outranked(&sample, call.epoch)?;
         let already = !sample.standby;
         if !already {
             *asked = true;
             leave_recovery(&session).await.map_err(|trouble| trouble.fault_after_asking())?;
         }
-        let sample = Sample::read(&session).await.map_err(|trouble| trouble.fault_after_asking())?;
+        let sample =
+            Sample::read(&session, &call.agent).await.map_err(|trouble| trouble.fault_after_asking())?;
         let switched_at = end_of_recovery(&session).await.map_err(|trouble| trouble.fault_after_asking())?;
         Ok(Promotion { timeline: sample.timeline, switched_at, already })
     }

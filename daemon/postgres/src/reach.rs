@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, select_ok};
+use lifeboat_core::AgentName;
 
 use crate::connect::Session;
 use crate::member::Member;
@@ -27,27 +28,29 @@ pub(crate) struct Reached {
 }
 
 impl Member {
-    /// Samples the server; the caller bounds the time.
-    pub(crate) async fn reach(&self) -> Result<Reached, Trouble> {
+    /// Samples the server, for that agent; the caller bounds the time.
+    pub(crate) async fn reach(&self, agent: &AgentName) -> Result<Reached, Trouble> {
         let Some(session) = self.witness.idle() else {
-            return self.reach_anew().await;
+            return self.reach_anew(agent).await;
         };
         let mut over_witness: BoxFuture<'_, Result<Reached, Trouble>> = async move {
-            let sample = Sample::read(&session).await?;
+            let sample = Sample::read(&session, agent).await?;
             Ok(Reached { session, sample, before: true })
         }
         .boxed();
         match tokio::time::timeout(HEAD_START, &mut over_witness).await {
             Ok(Ok(reached)) => Ok(reached),
             Ok(Err(trouble)) if trouble.sqlstate().is_some() && !trouble.ends_session() => Err(trouble),
-            Ok(Err(_)) => self.reach_anew().await,
-            Err(_) => select_ok([over_witness, self.reach_anew().boxed()]).await.map(|(reached, _)| reached),
+            Ok(Err(_)) => self.reach_anew(agent).await,
+            Err(_) => {
+                select_ok([over_witness, self.reach_anew(agent).boxed()]).await.map(|(reached, _)| reached)
+            }
         }
     }
 
-    async fn reach_anew(&self) -> Result<Reached, Trouble> {
+    async fn reach_anew(&self, agent: &AgentName) -> Result<Reached, Trouble> {
         let session = Arc::new(Session::open(&self.options, &self.witness.ended).await?);
-        let sample = Sample::read(&session).await?;
+        let sample = Sample::read(&session, agent).await?;
         Ok(Reached { session, sample, before: false })
     }
 }

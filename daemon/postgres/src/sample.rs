@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 
 use lifeboat_core::outcome::TargetPosition;
 use lifeboat_core::sighting::{DatabaseSample, DatabaseState, StandbyPosition};
-use lifeboat_core::{DatabaseName, Epoch, Lsn, Moment, SystemIdentifier, Timeline};
+use lifeboat_core::{AgentName, DatabaseName, Epoch, Lsn, Moment, SystemIdentifier, Timeline};
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 
 use crate::connect::{Parameter, Session};
 use crate::trouble::Trouble;
@@ -22,6 +23,8 @@ use crate::trouble::Trouble;
 /// - The name of a standby is what its receiver presents as `application_name`, for that is what
 ///   `synchronous_standby_names` of the primary is matched against. The connection string is taken apart by the
 ///   server: it may hold a password.
+/// - The heartbeat is the asking agent's own row (`$1`): each is stamped by its agent's clock, and moments of two clocks
+///   must not be compared. Epochs may be: the newest is that of all rows.
 const COLUMNS: &str = r"
  role.standby,
  (SELECT system_identifier FROM pg_control_system()) AS system,
@@ -49,18 +52,19 @@ const COLUMNS: &str = r"
    AND NOT EXISTS (SELECT FROM pg_db_role_setting, unnest(setconfig) AS setting
      WHERE setting LIKE 'synchronous_commit=%' AND setting NOT IN ('synchronous_commit=on', 'synchronous_commit=remote_apply'))
    AS synchronous_commit,
- (SELECT at_ms FROM beats ORDER BY at_ms DESC LIMIT 1) AS beat_at,
- (SELECT epoch FROM beats ORDER BY at_ms DESC LIMIT 1) AS beat_epoch,
+ (SELECT at_ms FROM beats WHERE agent = $1) AS beat_at,
+ (SELECT epoch FROM beats WHERE agent = $1) AS beat_epoch,
  (SELECT max(epoch) FROM beats) AS newest_epoch";
 
 /// The role, read once.
 pub(crate) const ROLE: &str = "role AS MATERIALIZED (SELECT pg_is_in_recovery() AS standby)";
 
 /// The heartbeat rows, as they are.
-pub(crate) const BEATS: &str = "beats AS MATERIALIZED (SELECT at_ms, epoch FROM lifeboat.heartbeat)";
+pub(crate) const BEATS: &str = "beats AS MATERIALIZED (SELECT agent, at_ms, epoch FROM lifeboat.heartbeat)";
 
 /// The heartbeat rows of a server that has no such table.
-const NO_BEATS: &str = "beats AS MATERIALIZED (SELECT 0::int8 AS at_ms, 0::int8 AS epoch WHERE false)";
+const NO_BEATS: &str =
+    "beats AS MATERIALIZED (SELECT ''::text AS agent, 0::int8 AS at_ms, 0::int8 AS epoch WHERE false)";
 
 /// One sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,16 +87,19 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Reads one; in two round trips when there is no heartbeat table, else in one.
-    pub(crate) async fn read(session: &Session) -> Result<Self, Trouble> {
-        let row = match session.row(&statement("", BEATS, ""), &[]).await {
-            Err(error) if no_table(&error) => session.row(&statement("", NO_BEATS, ""), &[]).await?,
+    /// Reads one for `agent`, whose own heartbeat it tells; in two round trips when there is no heartbeat table, else in one.
+    pub(crate) async fn read(session: &Session, agent: &AgentName) -> Result<Self, Trouble> {
+        let agent = agent.as_str();
+        let parameters: [Parameter<'_>; 1] = [(&agent, Type::TEXT)];
+        let row = match session.row(&statement("", BEATS, ""), &parameters).await {
+            Err(error) if no_table(&error) => session.row(&statement("", NO_BEATS, ""), &parameters).await?,
             row => row?,
         };
         Self::of(&row)
     }
 
-    /// Reads one together with the column `extra`, which `first` (further `WITH` items) gives.
+    /// Reads one together with the column `extra`, which `first` (further `WITH` items) gives. The first parameter is the
+    /// asking agent.
     pub(crate) async fn read_with(
         session: &Session,
         first: &str,
@@ -165,6 +172,11 @@ impl Sample {
     /// End of what was replayed, or written.
     pub(crate) fn replayed(&self) -> Lsn {
         self.replayed.or(self.written).unwrap_or_default()
+    }
+
+    /// What it is called at its primary.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether its receiver is connected to a primary.

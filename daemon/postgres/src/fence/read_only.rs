@@ -119,7 +119,7 @@ impl Member {
         call: &Call,
         first_answer: Duration,
     ) -> Result<FenceProof, Unproven> {
-        let reached = within(first_answer, self.reach()).await.map_err(|trouble| Unproven {
+        let reached = within(first_answer, self.reach(&call.agent)).await.map_err(|trouble| Unproven {
             final_word: matches!(trouble, Trouble::Stranger { .. }),
             fault: trouble.fault(),
         })?;

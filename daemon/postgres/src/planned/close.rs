@@ -53,7 +53,7 @@ impl Member {
         let done = "closing was begun and is not proven";
         let mut gone = false;
         let closed = in_time(call.limit, done, &mut Asked::default(), async |asked| {
-            let reached = match self.reach().await {
+            let reached = match self.reach(&call.agent).await {
                 Ok(reached) => reached,
                 Err(trouble) => {
                     // Nobody listens there. Any other silence may be the network's.

@@ -99,7 +99,7 @@ impl Member {
             }
             behind.0 = Some(how_far(&session, &sample, timeline, goal).await.map_err(fault)?);
             tokio::time::sleep(PAUSE).await;
-            sample = Sample::read(&session).await.map_err(fault)?;
+            sample = Sample::read(&session, &call.agent).await.map_err(fault)?;
         }
     }
 
@@ -133,7 +133,7 @@ impl Member {
 }
 
 /// The timeline that its position counts on. The sample's is what the receiver asks for, granted or not.
-pub(super) async fn replays_on(session: &Session, sample: &Sample) -> Result<Timeline, Trouble> {
+pub(crate) async fn replays_on(session: &Session, sample: &Sample) -> Result<Timeline, Trouble> {
     if sample.streaming() {
         return Ok(sample.timeline);
     }

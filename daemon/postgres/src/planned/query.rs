@@ -25,7 +25,7 @@ impl Member {
         in_time(call.limit, done, &mut Asked::default(), async |asked| {
             let opened = Session::open(&self.options, &self.witness.ended).await;
             let session = opened.map_err(|trouble| trouble.fault())?;
-            let sample = Sample::read(&session).await.map_err(|trouble| trouble.fault())?;
+            let sample = Sample::read(&session, &call.agent).await.map_err(|trouble| trouble.fault())?;
             not_outranked(&sample, call.epoch)?;
             let limit = call.limit.as_millis().max(1);
             let bounded = session.batch(&format!("SET statement_timeout = {limit}")).await;

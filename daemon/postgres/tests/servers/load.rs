@@ -38,6 +38,11 @@ impl Load {
         load
     }
 
+    /// How many rows were acknowledged so far.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+
     /// Waits until all have ended; the rows that were acknowledged.
     pub(crate) async fn end(self) -> BTreeSet<i64> {
         let mut told = BTreeSet::new();

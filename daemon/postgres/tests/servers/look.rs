@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lifeboat_core::sighting::{DatabaseState, FailureKind, StandbyPosition};
 use lifeboat_core::{Epoch, Evidence, Failure, FaultKind, Look, Moment, SystemIdentifier};
-use lifeboat_engine::ports::{Database, Probe, Role};
+use lifeboat_engine::ports::{Ask, Database, Probe, Role};
 use lifeboat_postgres::Options;
 
 use crate::pair::{Pair, Single, ask, call, member, until};
@@ -300,4 +300,37 @@ async fn a_role_without_the_rights_is_wrong_identity_not_cannot_commit() {
     let found = failure(member.look(&ask(Role::Primary, 1)).await);
     assert_eq!(found.kind, FailureKind::WrongIdentity, "{found}");
     assert!(found.detail.contains("42501"), "{found}");
+}
+
+/// Each agent's heartbeat is stamped by its own clock. Two that differ by ten minutes must not date each other's.
+#[tokio::test]
+async fn an_agent_is_told_its_own_heartbeat_and_everybodys_newest_epoch() {
+    const NOW: u64 = 1_700_000_000_000;
+    const AHEAD: u64 = NOW + 600_000;
+    let pair = Pair::start().await;
+    let (east, west) = (pair.east.member(), pair.west.member());
+    let of = |agent: &str, at, expect| Ask { agent: agent.into(), ..ask(expect, at) };
+    east.look(&of("ahead", AHEAD, Role::Primary)).await.unwrap();
+    east.look(&of("bastion", NOW, Role::Primary)).await.unwrap();
+    let both = "SELECT count(*) FROM lifeboat.heartbeat";
+    until("both are replayed", async || {
+        let client = pair.west.client().await;
+        client.query_one(both, &[]).await.is_ok_and(|row| row.get::<_, i64>(0) == 2)
+    })
+    .await;
+    for (agent, at) in [("ahead", Some(AHEAD)), ("bastion", Some(NOW)), ("newcomer", None)] {
+        let position = standby(west.look(&of(agent, NOW, Role::Standby)).await);
+        assert_eq!(position.heartbeat.map(Moment::millis), at, "{agent}");
+        let mut call = call(7);
+        call.agent = agent.into();
+        let measured = west.measure(&call).await.unwrap();
+        assert_eq!(measured.position.heartbeat.map(Moment::millis), at, "{agent}, measured");
+    }
+    // The epoch is everybody's: what one of them has raised, the others are held to.
+    let raised = Ask { epoch: Epoch::new(9), ..of("ahead", AHEAD + 1, Role::Primary) };
+    east.look(&raised).await.unwrap();
+    until("it is replayed", async || west.measure(&call(8)).await.is_err_and(|f| f.kind == FaultKind::Stale))
+        .await;
+    let refused = east.look(&of("bastion", NOW + 1, Role::Primary)).await.unwrap_err();
+    assert_eq!(refused.kind, FailureKind::WrongRole, "{refused:?}");
 }

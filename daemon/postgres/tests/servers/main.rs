@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in what its tests share")]
 
 mod by_hand;
+mod cut_off;
 mod fence;
 mod load;
 mod look;
