@@ -13,7 +13,6 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use crate::document::lease::Lease;
 use crate::document::{Agent, Document};
 use crate::problem::{Found, Problem, Problems};
 use crate::rule::Rule;
@@ -122,30 +121,6 @@ fn check(source: Source) -> Result<Loaded, Problems> {
     Ok(Loaded { config, document, warnings: problems, source })
 }
 
-/// Reads a document that is only `[lease]`.
-pub(crate) fn lease(text: &str) -> Result<Lease, Problems> {
-    static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
-        let lease = serde_json::json!({ "lease": { "$ref": "#/$defs/Lease" } });
-        serde_json::json!({
-            "type": "object", "properties": lease, "required": ["lease"], "$defs": crate::schema()["$defs"],
-        })
-    });
-    #[derive(Deserialize)]
-    struct Only {
-        lease: Lease,
-    }
-    let source = Source::new("[lease]", text);
-    let root = parse(&source)?;
-    let mut found = Found::default();
-    shape::check(&SCHEMA, &root, &mut found);
-    if found.any_error() {
-        return Err(found.into_problems(source));
-    }
-    Only::deserialize(toml::Deserializer::from(root))
-        .map(|only| only.lease)
-        .map_err(|error| Problems::new(source, vec![syntax(&error)]))
-}
-
 fn syntax(error: &toml::de::Error) -> Problem {
     Problem {
         rule: Rule::Syntax,
@@ -175,19 +150,4 @@ fn parse(source: &Source) -> Result<Spanned<DeTable<'_>>, Problems> {
         last = line;
     }
     Err(found.into_problems(source.clone()))
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::wiring::LeaseWiring;
-
-    #[test]
-    fn a_sentry_says_where_the_coordinator_is_with_the_same_keys() {
-        let read = |text: &str| LeaseWiring::read(&toml::from_str(text).unwrap());
-        let good = "kind = \"etcd\"\nendpoints = [\"http://127.0.0.1:2379\"]";
-        let Ok(LeaseWiring::Etcd(etcd)) = read(good) else { panic!("{:?}", read(good)) };
-        assert_eq!((etcd.cluster.as_str(), etcd.endpoints.len()), ("lifeboat", 1));
-        let bad = read(&format!("{good}\nttl = \"90s\"\nuserr = \"x\"")).unwrap_err().to_string();
-        assert!(bad.contains("2s to 1m") && bad.contains("did you mean `user`"), "{bad}");
-    }
 }

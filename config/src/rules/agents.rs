@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Review, moving};
 use crate::document::lease::Lease;
+use crate::key::PublicKey;
 use crate::place::Place;
 use crate::rule::Rule;
 use crate::shape::nearest;
@@ -36,6 +37,11 @@ fn check_list(review: &mut Review<'_, '_>, top: &Place) {
     review.unique("agents", listed().map(|(n, a)| (a.name.as_str(), place(n, "name"))));
     check_self(review, top);
     check_keys(review, top);
+    for (n, agent) in listed().filter(|(_, a)| a.name.as_str().starts_with("sentry-")) {
+        let message =
+            format!("the agent `{}` has the name of a sentry: they sign as sentry-REGION", agent.name);
+        review.report(Rule::RepeatedAgent, &place(n, "name"), message, "give the agent another name");
+    }
     let mut addresses = BTreeMap::new();
     for (n, agent) in listed() {
         if let Some(other) = addresses.insert(&agent.address, &agent.name) {
@@ -92,32 +98,41 @@ fn check_self(review: &mut Review<'_, '_>, top: &Place) {
     }
 }
 
-/// A key is one agent's or one sentry's.
+/// A key is one agent's or one sentry's, and a sentry has one key: it signs with one name, whatever the workload.
 fn check_keys(review: &mut Review<'_, '_>, top: &Place) {
     let document = review.document;
-    let agents = document.agents.iter().enumerate().map(|(n, a)| {
-        (a.public_key, format!("the agent `{}`", a.name), top.key("agents").index(n).key("public_key"))
-    });
-    let sentries = document.workloads.iter().enumerate().flat_map(|(n, workload)| {
-        let at = top.key("workload").index(n).key("sentry");
-        workload.sentry.iter().map(move |(region, sentry)| {
-            (sentry.key, format!("the sentry in `{region}`"), at.key(region).key("key"))
-        })
-    });
-    let mut keys: BTreeMap<_, String> = BTreeMap::new();
-    let all: Vec<_> = agents.chain(sentries).collect();
-    for (key, whose, at) in all {
-        match keys.get(&key) {
-            // One sentry may stand beside the databases of several workloads.
-            Some(other) if *other != whose => {
-                let message = format!("{whose} has the same key as {other}: one could speak for the other");
-                let help = "each makes its own: `lifeboat key` on the agent, `lifeboat sentry --key` beside the database";
+    let (mut owners, mut sentries) = (BTreeMap::new(), BTreeMap::new());
+    for (n, agent) in document.agents.iter().enumerate() {
+        let at = top.key("agents").index(n).key("public_key");
+        check_owner(review, &mut owners, agent.public_key, format!("the agent `{}`", agent.name), &at);
+    }
+    for (n, workload) in document.workloads.iter().enumerate() {
+        for (region, sentry) in &workload.sentry {
+            let at = top.key("workload").index(n).key("sentry").key(region).key("key");
+            if *sentries.entry(region).or_insert(sentry.key) == sentry.key {
+                check_owner(review, &mut owners, sentry.key, format!("the sentry in `{region}`"), &at);
+            } else {
+                let message = format!("the sentry in `{region}` has another key in another workload");
+                let help = "the sentries of a region sign with one name, and so with one key: copy its file";
                 review.report(Rule::RepeatedAgent, &at, message, help);
             }
-            Some(_) => {}
-            None => {
-                keys.insert(key, whose);
-            }
         }
+    }
+}
+
+/// Reports a key that somebody else has; one sentry may stand beside the databases of several workloads.
+fn check_owner(
+    review: &mut Review<'_, '_>,
+    owners: &mut BTreeMap<PublicKey, String>,
+    key: PublicKey,
+    whose: String,
+    at: &Place,
+) {
+    let owner = owners.entry(key).or_insert_with(|| whose.clone());
+    if *owner != whose {
+        let message = format!("{whose} has the same key as {owner}: one could speak for the other");
+        let help =
+            "each makes its own: `lifeboat key` on the agent, `lifeboat sentry --key` beside the database";
+        review.report(Rule::RepeatedAgent, at, message, help);
     }
 }

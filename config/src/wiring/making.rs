@@ -23,7 +23,6 @@ use crate::document::probe::{Probe, Watch};
 use crate::document::upkeep::Host;
 use crate::document::workload::{Canary, Database, Fence, Workload};
 use crate::form::{FilePath, IpPort};
-use crate::problem::Problems;
 
 /// The name of the probe of `database` in `region`: `orders@east`. No other probe can have it, as names in the
 /// document hold no "@".
@@ -81,19 +80,6 @@ impl Wiring {
                 .map(|w| (WorkloadName::new(w.name.as_str()), workload(w, document.authority.as_ref())))
                 .collect(),
         }
-    }
-}
-
-impl LeaseWiring {
-    /// The coordinator as a table says it, with the keys of `[lease]` in `lifeboat.toml`: for a sentry, whose own file
-    /// holds such a table.
-    ///
-    /// # Errors
-    /// All that is wrong with one of its values, as the document's own checks say it.
-    pub fn read(table: &toml::Table) -> Result<Self, Problems> {
-        let text =
-            toml::Table::from_iter([("lease".to_owned(), toml::Value::Table(table.clone()))]).to_string();
-        crate::config::lease(&text).map(|written| lease(&written))
     }
 }
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_core::guardian::Guardian;
+use lifeboat_core::head::Head;
 use lifeboat_core::{
     Answer, Decision, Epoch, Event, Moment, Notice, Order, Record, RegionName, Stamped, WorkloadName,
 };
@@ -118,6 +119,8 @@ pub struct Guard {
     share: Option<Share>,
     /// What the names of each workload say.
     names_say: watch::Sender<Beliefs>,
+    /// What sentries must know of each workload.
+    heads: watch::Sender<BTreeMap<WorkloadName, Head>>,
 }
 
 impl Guard {
@@ -130,6 +133,7 @@ impl Guard {
         let (inbox, messages) = Inbox::new();
         let (beliefs, _) = watch::channel(guardian.beliefs());
         let (names_say, _) = watch::channel(guardian.names_say());
+        let (heads, _) = watch::channel(guardian.heads());
         let hands = Hands {
             agent: guardian.agent().clone(),
             world: world.clone(),
@@ -155,6 +159,7 @@ impl Guard {
             asking: Tasks::default(),
             share,
             names_say,
+            heads,
         }
     }
 
@@ -166,6 +171,17 @@ impl Guard {
     /// The region that each workload's names say, and under which epoch, as the record goes on: for name servers.
     pub fn names_say(&self) -> watch::Receiver<BTreeMap<WorkloadName, (RegionName, Epoch)>> {
         self.names_say.subscribe()
+    }
+
+    /// What sentries must know of each workload, as the record goes on.
+    pub fn heads(&self) -> watch::Receiver<BTreeMap<WorkloadName, Head>> {
+        self.heads.subscribe()
+    }
+
+    /// Whether the coordinator is reached, as far as this agent knows: yes until it is known better. None when this agent is
+    /// alone.
+    pub fn reached(&self) -> Option<watch::Receiver<bool>> {
+        self.share.as_ref().map(|share| share.reached.subscribe())
     }
 
     /// Runs until told to stop. Effects under way are left to the next start, which looks at them.
@@ -374,6 +390,12 @@ impl Guard {
         self.names_say.send_if_modified(|known| {
             let changed = *known != names_say;
             *known = names_say;
+            changed
+        });
+        let heads = self.guardian.heads();
+        self.heads.send_if_modified(|known| {
+            let changed = *known != heads;
+            *known = heads;
             changed
         });
     }

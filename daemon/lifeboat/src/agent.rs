@@ -10,7 +10,9 @@ use lifeboat_core::{AgentName, Record, Stamped};
 use lifeboat_dns::Authority;
 use lifeboat_engine::clock::Clock;
 use lifeboat_engine::{Guard, Inbox, Parts, open_state};
+use lifeboat_sentry::failsafe::Outlook;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -57,6 +59,13 @@ pub(crate) async fn live(config: Config) -> Result<(), Failure> {
         stop: stop.clone(),
     });
     let door = api::Door::bind(&wiring.agent.socket)?;
+    if let Some((shared, reached)) = shared.as_ref().zip(guard.reached()) {
+        let (outlook, known) = watch::channel(Outlook { reachable: true, ..Outlook::default() });
+        if let Some(listener) = sharing::listener(shared, &wiring, known, clock).await? {
+            tokio::spawn(listener.serve(stop.clone()));
+        }
+        tokio::spawn(sharing::look_out(outlook, reached, guard.heads(), stop.clone()));
+    }
 
     let follower = shared.as_ref().zip(authority.as_ref()).map(|(shared, authority)| Follower {
         names: authority.names(Vec::new()),

@@ -1,4 +1,4 @@
-//! What this agent shares with others: the coordinator, its seal, and the names that follow the record.
+//! What this agent shares with others: the coordinator, its seal, its ear for sentries, and the names that follow the record.
 //!
 //! **Invariant:** what an agent or a sentry says is believed by the key that the configuration lists for it, never by what
 //! came with it.
@@ -9,33 +9,26 @@ use std::time::Duration;
 
 use lifeboat_config::Wiring;
 use lifeboat_config::wiring::{EtcdWiring, LeaseWiring};
-use lifeboat_core::guardian::Guardian;
-use lifeboat_core::policy::Policy;
-use lifeboat_core::{AgentName, Epoch, RegionName, Stamped, WorkloadName};
-use lifeboat_dns::KeptNames;
-use lifeboat_engine::Inbox;
+use lifeboat_core::head::Head;
+use lifeboat_core::{AgentName, RegionName, WorkloadName};
 use lifeboat_engine::clock::Clock;
-use lifeboat_engine::ports::Coordination;
 use lifeboat_lease::Promises;
 use lifeboat_lease::etcd::{Etcd, EtcdOptions, EtcdTls, EtcdUser};
 use lifeboat_lease::seal::{KeyPair, Seals};
 
+use lifeboat_sentry::failsafe::{self, Listener, Outlook, Station};
+use lifeboat_sentry::settings;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
 
 use crate::failure::{Exit, Failure};
-use crate::plug;
 
-/// What the names of each workload say, and under which epoch.
-type Says = BTreeMap<WorkloadName, (RegionName, Epoch)>;
+mod names;
 
-/// How long a name server that starts waits for the coordinator before it answers with what its own journal knows. Others
-/// answer meanwhile; when there is no coordinator for anybody, nothing is switched either.
-const CATCH_UP: Duration = Duration::from_secs(10);
+pub(crate) use names::Follower;
 
-/// Between two tries.
-const AGAIN: Duration = Duration::from_millis(250);
+/// The most that a sentry is promised at once; it asks for the length of its lease, which is seconds.
+const LONGEST_PROMISE: Duration = Duration::from_secs(60);
 
 /// One member of etcd is waited for this part of a tenure: of three, one may be silent and one slow.
 const DEADLINE_PART: u32 = 4;
@@ -107,78 +100,70 @@ pub(crate) fn seals(wiring: &Wiring) -> Result<Seals, Failure> {
             "is it this agent's file?  Then write its key into [[agents]] of every agent: lifeboat key";
         return Err(Failure { causes, ..Failure::new(Exit::Config, text) }.hint(hint));
     }
-    let keys: BTreeMap<AgentName, String> =
-        wiring.agents.iter().map(|(name, agent)| (name.clone(), agent.key.to_string())).collect();
+    let agents = wiring.agents.iter().map(|(name, agent)| (name.clone(), agent.key.to_string()));
+    let sentries = wiring.workloads.values().flat_map(|workload| &workload.sentries);
+    let sentries = sentries.map(|(region, key)| (settings::name(region), key.to_string()));
+    let keys: BTreeMap<AgentName, String> = agents.chain(sentries).collect();
     Seals::new(own, &keys).map_err(|error| unusable(&error))
 }
 
-/// Keeps this agent's own name server with the record, while another agent decides.
-///
-/// What this agent switches itself, as the one who decides, is not followed: the switch is in the zone before it is on record.
-pub(crate) struct Follower {
-    pub(crate) names: KeptNames,
-    pub(crate) says: watch::Receiver<Says>,
-    pub(crate) inbox: Inbox,
-    pub(crate) coordination: Arc<dyn Coordination>,
-    pub(crate) wiring: Wiring,
-    pub(crate) policy: Policy,
+/// Keeps the promises that are given to sentries where those who count expiries look.
+struct Kept {
+    promises: Arc<Promises>,
+    clock: Clock,
 }
 
-impl Follower {
-    /// Reads what others wrote while this agent was away, for the name server alone: it must not send clients to where the
-    /// workload lived then.
-    pub(crate) async fn catch_up(&self, mut known: Guardian, mut records: Vec<Stamped>) {
-        let after = records.last().map_or(0, |stamped| stamped.sequence);
-        let read = async {
-            loop {
-                match self.coordination.records(after).await {
-                    Ok(records) => return records,
-                    Err(error) => debug!(%error, "the newest records cannot be read yet"),
-                }
-                tokio::time::sleep(AGAIN).await;
-            }
-        };
-        match tokio::time::timeout(CATCH_UP, read).await {
-            Ok(missing) if missing.is_empty() => {}
-            Ok(missing) => {
-                records.extend(missing);
-                known.reread(&records);
-                self.place(known.names_say());
-            }
-            Err(_) => warn!(
-                "the coordinator cannot be reached: this agent's name server answers with what its own journal knows, \
-                 which may be old"
-            ),
+impl failsafe::Promises for Kept {
+    fn promise(&self, workload: &WorkloadName, region: &RegionName, length: Duration) {
+        self.promises.note(workload, region, self.clock.now() + length);
+    }
+}
+
+/// This agent's ear for sentries, bound to its address; none when it listens nowhere. It answers when it is served.
+pub(crate) async fn listener(
+    shared: &Shared,
+    wiring: &Wiring,
+    outlook: watch::Receiver<Outlook>,
+    clock: Clock,
+) -> Result<Option<Listener>, Failure> {
+    let Some(address) = wiring.agent.listen else { return Ok(None) };
+    let mut sentries = failsafe::Sentries::new();
+    for (name, workload) in &wiring.workloads {
+        for region in workload.sentries.keys() {
+            sentries.entry(settings::name(region)).or_default().insert((name.clone(), region.clone()));
         }
     }
+    let station = Station {
+        agent: wiring.agent.name.clone(),
+        seal: shared.seal.clone(),
+        sentries,
+        outlook,
+        promises: Arc::new(Kept { promises: shared.promises.clone(), clock }),
+        most: LONGEST_PROMISE,
+    };
+    let bound = Listener::bind(address, station).await;
+    bound.map(Some).map_err(|error| {
+        Failure::because(Exit::Failed, format!("cannot listen to sentries on {address}"), &error)
+            .hint("is another agent listening there?  `ss -ltnp` shows it")
+    })
+}
 
-    /// Sets each name to what the record says, whenever that changes.
-    pub(crate) async fn follow(mut self, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                changed = self.says.changed() => if changed.is_err() { return },
-            }
-            let Ok(status) = self.inbox.status().await else { return };
-            if status.decider.is_some_and(|decider| decider.here) {
-                continue;
-            }
-            let says = self.says.borrow_and_update().clone();
-            self.place(says);
-        }
-    }
-
-    fn place(&self, says: Says) {
-        match plug::kept(&self.wiring, &self.policy, says) {
-            Ok(kept) => {
-                for name in kept {
-                    if let Err(fault) = self.names.place(&name) {
-                        warn!(name = %name.name, %fault, "the name server here does not follow the record");
-                    }
-                }
-            }
-            Err(failure) => warn!(%failure, "the name server here cannot follow the record"),
+/// What a sentry's question is judged by, as it changes.
+pub(crate) async fn look_out(
+    outlook: watch::Sender<Outlook>,
+    mut reached: watch::Receiver<bool>,
+    mut heads: watch::Receiver<BTreeMap<WorkloadName, Head>>,
+    stop: CancellationToken,
+) {
+    loop {
+        let reachable = *reached.borrow_and_update();
+        let newest = heads.borrow_and_update().clone();
+        outlook.send_replace(Outlook { reachable, heads: newest });
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            changed = reached.changed() => if changed.is_err() { return },
+            changed = heads.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -95,6 +95,8 @@ pub(super) struct Share {
     answered: VecDeque<(String, Answer)>,
     /// What people were told is wrong with the coordinator.
     pub(super) unreached: Option<Discriminant<CoordinationError>>,
+    /// Whether it is reached, for those who are asked by sentries.
+    pub(super) reached: watch::Sender<bool>,
     /// Whether the journal's disk is full.
     pub(super) unwritten: bool,
     /// What the guardian was last told.
@@ -131,6 +133,7 @@ impl Share {
             waiting: Vec::new(),
             answered: VecDeque::new(),
             unreached: None,
+            reached: watch::channel(true).0,
             unwritten: false,
             well: None,
             failures: 0,
@@ -207,6 +210,7 @@ impl Share {
         let kind = Some(std::mem::discriminant(error));
         let news = self.unreached != kind || self.well != Some(false);
         self.unreached = kind;
+        self.reached.send_replace(false);
         self.well = Some(false);
         news
     }

@@ -256,6 +256,7 @@ impl Guard {
         let Some(share) = &mut self.share else { return Ok(()) };
         share.failures = 0;
         share.unreached = None;
+        share.reached.send_replace(true);
         if share.well_again() { self.handle(Event::Coordinated(Ok(()))).await } else { Ok(()) }
     }
 }
