@@ -13,6 +13,7 @@ demo:
 # Every test: tables, properties, goldens, real servers on loopback, repository rules.
 test:
 	tests/install.sh test
+	tests/kubernetes.sh
 	cargo build --locked --workspace --bins
 	cargo test --locked --workspace --no-fail-fast
 

@@ -4,6 +4,7 @@
 //! transaction that makes it.
 
 pub mod etcd;
+pub mod kubernetes;
 mod promise;
 pub mod seal;
 
