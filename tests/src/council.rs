@@ -9,13 +9,15 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use lifeboat_chaos::network::Network;
+use lifeboat_chaos::{Region, Site, To};
 use serde_json::Value;
 
 use crate::binary;
@@ -29,21 +31,19 @@ pub const AGENTS: [(&str, &str); 3] = [("ash", "east"), ("birch", "west"), ("ced
 /// What each region's name says.
 const ADDRESSES: [(&str, &str); 2] = [("east", "192.0.2.80"), ("west", "198.51.100.80")];
 
-/// A port that is free now.
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+/// The places, in the order of the agents.
+const SITES: [Site; 3] = Site::ALL;
 
 /// A web server that says yes, or closes every connection.
 pub struct Web {
-    port: u16,
+    address: SocketAddr,
     up: Arc<AtomicBool>,
 }
 
 impl Web {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (port, up) = (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(true)));
+    fn start(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let up = Arc::new(AtomicBool::new(true));
         let yes = Arc::clone(&up);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -52,7 +52,7 @@ impl Web {
                 }
             }
         });
-        Self { port, up }
+        Self { address, up }
     }
 
     /// Whether it answers from now on.
@@ -93,25 +93,24 @@ pub struct Council {
     pub east: Web,
     /// The web server of the west.
     pub west: Web,
+    network: Network,
+    witnesses: Vec<Web>,
     etcd: Vec<Option<Running>>,
-    etcd_ports: Vec<(u16, u16)>,
     agents: Vec<Option<Running>>,
-    zones: Vec<u16>,
 }
 
 impl Council {
     /// Starts all of it; `failover` are further keys of `[workload.failover]`.
     pub fn start(failover: &str) -> Self {
+        let network = Network::claim().unwrap();
         let mut council = Self {
             folder: tempfile::tempdir().unwrap(),
-            east: Web::start(),
-            west: Web::start(),
+            east: Web::start(network.door(To::Shop(Region::East))),
+            west: Web::start(network.door(To::Shop(Region::West))),
+            witnesses: (0..3).map(|n| Web::start(network.door(To::Witness(n)))).collect(),
+            network,
             etcd: AGENTS.map(|_| None).into(),
-            etcd_ports: AGENTS.map(|_| (port(), port())).into(),
             agents: AGENTS.map(|_| None).into(),
-            zones: AGENTS
-                .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
-                .into(),
         };
         (0..AGENTS.len()).for_each(|n| council.start_etcd(n));
         council.configure(failover);
@@ -121,10 +120,13 @@ impl Council {
 
     /// Starts a member of etcd, with what it has on its disk.
     pub fn start_etcd(&mut self, n: usize) {
-        let (client, peer) = self.etcd_ports[n];
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let all: Vec<String> =
-            self.etcd_ports.iter().enumerate().map(|(n, (_, peer))| format!("m{n}={}", url(*peer))).collect();
+        let url = |address: SocketAddr| format!("http://{address}");
+        let (client, peer) = (self.network.door(To::Etcd(SITES[n])), self.network.peer(SITES[n]));
+        let all: Vec<String> = SITES
+            .iter()
+            .enumerate()
+            .map(|(n, site)| format!("m{n}={}", url(self.network.peer(*site))))
+            .collect();
         let mut command = Command::new("/usr/bin/etcd");
         command
             .arg(format!("--name=m{n}"))
@@ -153,13 +155,13 @@ impl Council {
 
     /// Writes the agents' files: first what a key needs, then all of it.
     fn configure(&self, failover: &str) {
-        let (witnesses, listen) = (AGENTS.map(|_| Web::start().port), AGENTS.map(|_| port()));
-        let witnesses: Vec<String> = witnesses.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+        let witnesses: Vec<String> = self.witnesses.iter().map(|w| format!("\"{}\"", w.address)).collect();
+        let listen = SITES.map(|site| self.network.door(To::Agent(site)));
         let beginning = |n: usize| {
             let (name, place) = AGENTS[n];
             let state = self.at(name);
             format!(
-                "[agent]\nname = \"{name}\"\nregion = \"{place}\"\nstate = \"{}\"\nlisten = \"127.0.0.1:{}\"\n\
+                "[agent]\nname = \"{name}\"\nregion = \"{place}\"\nstate = \"{}\"\nlisten = \"{}\"\n\
                  witnesses = [{}]\nwitness_interval = \"500ms\"\nwitness_timeout = \"500ms\"\n\n",
                 state.display(),
                 listen[n],
@@ -173,14 +175,13 @@ impl Council {
             assert!(said.status.success(), "{said:?}");
             let key: Value = serde_json::from_slice(&said.stdout).unwrap();
             listed += &format!(
-                "[[agents]]\nname = \"{name}\"\nregion = \"{place}\"\naddress = \"127.0.0.1:{}\"\npublic_key = {}\n",
+                "[[agents]]\nname = \"{name}\"\nregion = \"{place}\"\naddress = \"{}\"\npublic_key = {}\n",
                 listen[n], key["public_key"]
             );
         }
-        let endpoints: Vec<String> =
-            self.etcd_ports.iter().map(|(client, _)| format!("\"http://127.0.0.1:{client}\"")).collect();
+        let endpoints = SITES.map(|site| format!("\"http://{}\"", self.network.door(To::Etcd(site))));
         for (n, (name, _)) in AGENTS.iter().enumerate() {
-            let zone = self.zones[n];
+            let zone = self.network.authority_of(SITES[n]);
             let mut text = beginning(n);
             text += &format!(
                 "[lease]\nkind = \"etcd\"\nttl = \"3s\"\nendpoints = [{}]\n\n{listed}\n",
@@ -188,7 +189,7 @@ impl Council {
             );
             text += "[[region]]\nname = \"east\"\n[[region]]\nname = \"west\"\n\n";
             text += &format!(
-                "[authority]\nzone = \"lab.test.\"\nlisten = [\"127.0.0.1:{zone}\"]\nnameservers = [\"ns.example.com.\"]\n\n"
+                "[authority]\nzone = \"lab.test.\"\nlisten = [\"{zone}\"]\nnameservers = [\"ns.example.com.\"]\n\n"
             );
             text += &self.workload(failover);
             std::fs::write(self.at(&format!("{name}.toml")), text).unwrap();
@@ -204,8 +205,8 @@ impl Council {
         for (region, web) in [("east", &self.east), ("west", &self.west)] {
             text += &format!(
                 "[[workload.probe]]\nname = \"web-{region}\"\nregion = \"{region}\"\nkind = \"http\"\nvital = true\n\
-                 url = \"http://127.0.0.1:{}/\"\ninterval = \"300ms\"\ntimeout = \"1s\"\nsilence = \"2s\"\n",
-                web.port
+                 url = \"http://{}/\"\ninterval = \"300ms\"\ntimeout = \"1s\"\nsilence = \"2s\"\n",
+                web.address
             );
         }
         text += "[[workload.dns]]\nname = \"shop.lab.test.\"\nvia = \"authority\"\nttl = \"1s\"\n[workload.dns.target]\n";
@@ -260,9 +261,10 @@ impl Council {
 
     /// What the name server of an agent says.
     pub fn name_says(&self, n: usize) -> String {
-        let port = self.zones[n].to_string();
+        let zone = self.network.authority_of(SITES[n]);
+        let (server, port) = (format!("@{}", zone.ip()), zone.port().to_string());
         let dig = Command::new("dig")
-            .args(["@127.0.0.1", "-p", &port, "shop.lab.test.", "A", "+short", "+tries=1"])
+            .args([&server, "-p", &port, "shop.lab.test.", "A", "+short", "+tries=1"])
             .output();
         let said = String::from_utf8(dig.unwrap().stdout).unwrap();
         let region = ADDRESSES.iter().find(|(_, address)| *address == said.trim());
