@@ -62,6 +62,8 @@ async fn a_place_is_taken_once() {
     a.append(tenure, std::slice::from_ref(&first), &no_heads()).await.expect("appended");
     let again = a.append(tenure, &[second], &shop(head(7, "west", false))).await;
     assert!(matches!(&again, Err(CoordinationError::Deposed(_))), "{again:?}");
+    let same = a.append(tenure, std::slice::from_ref(&first), &no_heads()).await;
+    assert!(matches!(&same, Err(CoordinationError::Deposed(_))), "not even the same again: {same:?}");
     assert_eq!(a.records(1).await.expect("read"), [first]);
     let head = servers.client(0).await.get("/lifeboat/test/head/shop", None).await.expect("read");
     assert_eq!(head.count(), 0, "what did not come on record changes no head either");
