@@ -30,6 +30,9 @@ const DRIFT: u32 = 10;
 /// clock, and this is for a machine that is too busy to run it at once.
 const STOPPING: Duration = Duration::from_secs(1);
 
+/// The most write leases that are kept in mind.
+const MOST: usize = 1024;
+
 /// How soon etcd is asked again when it did not answer.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -73,6 +76,9 @@ impl Renewals {
     ) -> Result<Seen, String> {
         let written = Written::read(value)?;
         let mut all = locked(&self.0);
+        if all.len() >= MOST && !all.contains_key(&name) {
+            return Err(format!("more than {MOST} write leases"));
+        }
         let seen = match all.remove(&name) {
             Some(seen) if (seen.revision, &seen.written) == (revision, &written) => seen,
             Some(seen)

@@ -79,7 +79,8 @@ pub struct EtcdLeases {
 }
 
 impl EtcdLeases {
-    /// Connects to nothing yet.
+    /// Connects to nothing yet. Of `options` the tenure's length is that of the write lease here: a member is waited for a
+    /// quarter of it at most. A renewal is one call when nothing changed since the last, and two otherwise.
     pub fn new(options: EtcdOptions) -> Self {
         Self {
             keys: Keys::new(&options.name),

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use lifeboat_core::Epoch;
+use lifeboat_core::head::Guarded;
 use lifeboat_core::testimony::Beat;
-use lifeboat_engine::ports::{Change, Coordination, CoordinationError, Tenure};
-use lifeboat_lease::etcd::EtcdOptions;
+use lifeboat_engine::ports::{Change, Coordination, CoordinationError, Renewal, Tenure, WriteLeases};
+use lifeboat_lease::etcd::{EtcdLeases, EtcdOptions};
 
 use crate::agents::{
-    Agent, agent, agent_with, elected, eventually, listen, no_heads, options, record, records, testimony,
+    Agent, agent, agent_with, east, elected, eventually, head, listen, no_heads, options, record, records,
+    shop, testimony,
 };
 use crate::proxy::Proxy;
 use crate::servers::{Servers, Setting, copy};
@@ -27,10 +30,12 @@ fn beginning_with(servers: &Servers, member: usize) -> Vec<String> {
 
 /// Renews until it succeeds; nothing but not being reached may come before.
 async fn renewed(agent: &Agent, tenure: Tenure, count: u64) {
-    eventually("a renewal", async || match agent.renew(tenure, Beat { term: tenure.term, count }).await {
-        Ok(()) => Some(()),
-        Err(CoordinationError::Unreachable(_) | CoordinationError::Unclear(_)) => None,
-        Err(error) => panic!("{error}"),
+    eventually("a renewal", async || {
+        match Coordination::renew(&*agent.etcd, tenure, Beat { term: tenure.term, count }).await {
+            Ok(()) => Some(()),
+            Err(CoordinationError::Unreachable(_) | CoordinationError::Unclear(_)) => None,
+            Err(error) => panic!("{error}"),
+        }
     })
     .await;
 }
@@ -60,15 +65,18 @@ async fn a_frozen_member_costs_one_deadline_and_no_tenure() {
     let tenure = elected(&a).await;
     let mut ear = listen(&a, None);
     ear.all_there_is().await;
+    // What comes as news comes through the watch, which is open then.
+    a.append(tenure, &records(1..=1), &no_heads()).await.expect("appended");
+    ear.until(&Change::Record(record(1, "1.0"))).await;
     servers.list[frozen].freeze();
     // The first call waits for it; none fails, and those after it do not ask it first.
-    for count in 1..=10 {
-        a.renew(tenure, Beat { term: tenure.term, count }).await.expect("renewed");
+    for count in 2..=10 {
+        Coordination::renew(&*a.etcd, tenure, Beat { term: tenure.term, count }).await.expect("renewed");
         a.append(tenure, &records(count..=count), &no_heads()).await.expect("appended");
     }
     let begun = a.clock.now();
     for count in 11..=30 {
-        a.renew(tenure, Beat { term: tenure.term, count }).await.expect("renewed");
+        Coordination::renew(&*a.etcd, tenure, Beat { term: tenure.term, count }).await.expect("renewed");
     }
     let took = a.clock.now().since(begun);
     assert!(took < Duration::from_secs(20), "twenty renewals took {took:?}: each asked the frozen member");
@@ -152,7 +160,7 @@ async fn a_slow_member_is_not_asked_first_for_long() {
     let tenure = elected(&a).await;
     let begun = a.clock.now();
     for count in 1..=20 {
-        a.renew(tenure, Beat { term: tenure.term, count }).await.expect("renewed");
+        Coordination::renew(&*a.etcd, tenure, Beat { term: tenure.term, count }).await.expect("renewed");
     }
     let took = a.clock.now().since(begun);
     assert!(took < Duration::from_secs(20), "twenty renewals took {took:?}: each asked the slow member");
@@ -186,8 +194,8 @@ async fn a_campaign_whose_answer_was_lost_is_won_once() {
     let servers = Servers::start(1).await;
     let proxy = Proxy::start(&servers.list[0].client, Duration::ZERO).await;
     let a = quick(&servers, "a", vec![proxy.endpoint.clone(), servers.list[0].client.clone()]);
-    a.records(0).await.expect("connected");
-    proxy.mute();
+    // The key is looked at and a lease is granted; what is lost is the answer to the transaction.
+    proxy.mute_at("{\"agent\":\"a\"");
     let tenure = elected(&a).await;
     a.append(tenure, &records(1..=1), &no_heads()).await.expect("appended");
     assert_eq!(agent(&servers, "b").campaign().await, Ok(None));
@@ -281,4 +289,24 @@ async fn a_watch_whose_changes_were_compacted_away_ends_and_the_next_one_misses_
     for record in records(1..=5) {
         ear.until(&Change::Record(record)).await;
     }
+}
+
+#[tokio::test]
+async fn a_renewal_whose_answer_was_lost_is_held_once() {
+    let servers = Servers::start(1).await;
+    let a = agent(&servers, "a");
+    let tenure = elected(&a).await;
+    a.append(tenure, &records(1..=1), &shop(head(1, "east", false))).await.expect("appended");
+    let proxy = Proxy::start(&servers.list[0].client, Duration::ZERO).await;
+    let endpoints = vec![proxy.endpoint.clone(), servers.list[0].client.clone()];
+    let quick = EtcdOptions { deadline: Duration::from_secs(1), ..options("sentry", endpoints) };
+    let sentry = EtcdLeases::new(quick);
+    proxy.mute_at("\"renewals\":2");
+    for _ in 0..3 {
+        let renewal = sentry.renew(&"shop".into(), &east(), Duration::from_secs(30), Guarded::Writing).await;
+        assert_eq!(renewal, Ok(Renewal::Held { epoch: Epoch::new(1) }));
+    }
+    let written = servers.client(0).await.get("/lifeboat/test/write/shop/east", None).await.expect("read");
+    let written: serde_json::Value = serde_json::from_slice(written.kvs()[0].value()).expect("JSON");
+    assert_eq!(written["renewals"], 3);
 }

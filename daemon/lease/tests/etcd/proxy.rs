@@ -1,17 +1,24 @@
 //! A TCP proxy before an etcd member: it answers late, or takes what is sent and never answers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+/// Whether, and when, nothing comes back.
+#[derive(Default)]
+struct Silence {
+    now: AtomicBool,
+    at: Mutex<Vec<u8>>,
+}
+
 /// Gone with the test.
 pub(crate) struct Proxy {
     pub(crate) endpoint: String,
-    mute: Arc<AtomicBool>,
+    mute: Arc<Silence>,
     task: JoinHandle<()>,
 }
 
@@ -21,7 +28,7 @@ impl Proxy {
         let target = endpoint.trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
-        let mute = Arc::new(AtomicBool::new(false));
+        let mute = Arc::new(Silence::default());
         let silent = Arc::clone(&mute);
         let task = tokio::spawn(async move {
             loop {
@@ -34,7 +41,12 @@ impl Proxy {
 
     /// From now on nothing comes back; what is sent arrives all the same.
     pub(crate) fn mute(&self) {
-        self.mute.store(true, Ordering::SeqCst);
+        self.mute.now.store(true, Ordering::SeqCst);
+    }
+
+    /// The same, from the moment when something with these bytes is sent.
+    pub(crate) fn mute_at(&self, bytes: &str) {
+        *self.mute.at.lock().expect("a lock") = bytes.as_bytes().to_vec();
     }
 }
 
@@ -44,16 +56,26 @@ impl Drop for Proxy {
     }
 }
 
-async fn pass(near: TcpStream, target: String, late: Duration, mute: Arc<AtomicBool>) {
+async fn pass(near: TcpStream, target: String, late: Duration, mute: Arc<Silence>) {
     let Ok(far) = TcpStream::connect(target).await else { return };
     let (mut from_near, mut to_near) = near.into_split();
     let (mut from_far, mut to_far) = far.into_split();
+    let silence = Arc::clone(&mute);
     let there = tokio::spawn(async move {
-        let _ = tokio::io::copy(&mut from_near, &mut to_far).await;
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = from_near.read(&mut buffer).await {
+            let at = silence.at.lock().expect("a lock").clone();
+            if !at.is_empty() && buffer[..length].windows(at.len()).any(|bytes| bytes == at) {
+                silence.now.store(true, Ordering::SeqCst);
+            }
+            if to_far.write_all(&buffer[..length]).await.is_err() {
+                break;
+            }
+        }
     });
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from_far.read(&mut buffer).await {
-        if mute.load(Ordering::SeqCst) {
+        if mute.now.load(Ordering::SeqCst) {
             continue;
         }
         tokio::time::sleep(late).await;

@@ -158,8 +158,13 @@ async fn a_record_that_was_changed_or_removed_by_somebody_else_is_not_passed_ove
     let read = a.records(0).await;
     assert!(matches!(&read, Err(CoordinationError::Damaged(why)) if why.contains("record 2")), "{read:?}");
 
-    client.put(key, value, None).await.expect("put");
+    client.put(key, value.clone(), None).await.expect("put");
     assert_eq!(a.records(0).await.expect("read"), records(1..=3));
+    let mut ear = listen(&agent(&servers, "b"), None);
+    ear.all_there_is().await;
+    client.put(key, value, None).await.expect("put");
+    let live = ear.end().await;
+    assert!(matches!(&live, CoordinationError::Damaged(_)), "even when it is the same: {live}");
     let mut ear = listen(&agent(&servers, "b"), None);
     ear.all_there_is().await;
     client.delete(key, None).await.expect("deleted");

@@ -142,7 +142,9 @@ impl Servers {
 impl Server {
     fn run(&mut self, cluster: &str) {
         let log = std::fs::File::create(self.data.with_extension("log")).expect("a log");
-        let child = Command::new("etcd")
+        // It ends with the thread that started it, however that ends (setpriv is a part of util-linux).
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "etcd"])
             .args(["--name", &self.name, "--data-dir"])
             .arg(&self.data)
             .args(["--listen-client-urls", &self.client, "--advertise-client-urls", &self.client])

@@ -116,7 +116,7 @@ async fn two_renewals_at_once_do_not_pass_a_head_that_closes() {
         renewals(client.get(key, None).await.expect("read").kvs()[0].value())
     };
     let closed_at = count(&mut client).await;
-    let held = renewing.await.expect("joined");
+    let held = tokio::time::timeout(PATIENCE, renewing).await.expect("it ends").expect("joined");
     assert_eq!(count(&mut client).await, closed_at, "none after the head was closed");
     assert_eq!(held, closed_at, "each that was said to be held was written, and no other");
 }
@@ -229,4 +229,28 @@ async fn nothing_is_proven_while_etcd_cannot_be_asked() {
     scene.expired(2, PATIENCE).await.expect("the time has passed, and now it can be read");
     let next = scene.guardian.append(scene.tenure, &records(3..=3), &no_heads()).await;
     next.expect("the tenure outlived the restart");
+}
+
+#[tokio::test]
+async fn what_no_sentry_could_have_written_proves_nothing() {
+    let mut scene = scene().await;
+    scene.decide(head(1, "east", false)).await;
+    assert_eq!(scene.renew(Guarded::Writing).await, held(1));
+    scene.decide(head(2, "east", true)).await;
+    let mut ear = listen(&scene.guardian, None);
+    ear.until(&Change::CaughtUp).await;
+    let mut client = scene.servers.client(0).await;
+    for garbage in [b"{}".to_vec(), vec![b'1'; 1_000_000]] {
+        client.put("/lifeboat/test/write/shop/east", garbage, None).await.expect("put");
+        ear.until(&sentry(None)).await;
+        let fault = scene.expired(2, PATIENCE).await.expect_err("no proof");
+        assert_eq!(fault.kind, FaultKind::Unclear);
+    }
+    // The sentry writes again, and its time is counted from there.
+    let sent = scene.guardian.clock.now();
+    scene.decide(head(3, "east", false)).await;
+    assert_eq!(scene.renew(Guarded::Writing).await, held(3));
+    scene.decide(head(3, "east", true)).await;
+    scene.expired(3, PATIENCE).await.expect("a proof");
+    assert!(scene.guardian.clock.now().since(sent) >= expiry_after(LENGTH));
 }
