@@ -46,6 +46,10 @@ pub struct Fault {
     pub appends: Vec<Lost>,
     /// It is refused.
     pub denied: bool,
+    /// The watch tells another record at this place.
+    pub garbled: Option<u64>,
+    /// The watch leaves the record at this place out.
+    pub skipped: Option<u64>,
 }
 
 /// What several agents share.

@@ -95,9 +95,16 @@ impl Coordination for Line {
             Err(error) => return error,
         };
         loop {
-            for change in news {
-                if let Change::Record(stamped) = &change {
+            for mut change in news {
+                if let Change::Record(stamped) = &mut change {
                     newest = Some(stamped.clone());
+                    let fault = self.coordinator.fault_of(&self.agent);
+                    if fault.skipped == Some(stamped.sequence) {
+                        continue;
+                    }
+                    if fault.garbled == Some(stamped.sequence) {
+                        stamped.at = stamped.at + Duration::from_millis(1);
+                    }
                 }
                 if changes.send(change).await.is_err() {
                     return closed();

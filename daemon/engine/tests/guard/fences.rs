@@ -153,3 +153,23 @@ async fn a_fence_fails_only_when_every_way_has_and_says_why_of_each() {
     assert!(took >= Duration::from_secs(1), "{took:?}");
     assert_eq!(cast.scene.calls("promote"), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_way_that_is_not_allowed_is_not_tried() {
+    let cast = Cast::at_work().await;
+    let alive = sentry(&cast);
+    cast.scene.state().synchronous.insert("west".to_owned());
+    cast.scene.state().unreachable.insert("fence");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    alive.store(false, Ordering::SeqCst);
+    cast.scene.dies("east");
+    let ended = || cast.coordinator.records().iter().any(|s| s.record.to_string().contains("fence failed"));
+    cast.until(OVER, "the fence does not fail", ended).await;
+    let (_, outcome) = fence(&cast);
+    let Outcome::Failed(fault) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(
+        (fault.kind, fault.detail.as_str()),
+        (FaultKind::Unreachable, "fence reaches nobody, as pretended")
+    );
+    assert_eq!(cast.scene.calls("cut-off"), 0);
+}

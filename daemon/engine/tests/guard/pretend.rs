@@ -50,6 +50,8 @@ pub(crate) struct State {
     pub(crate) effects: BTreeMap<&'static str, u32>,
     /// How often each probe looked.
     pub(crate) looks: BTreeMap<ProbeName, u32>,
+    /// How many calls that hung were let go before they returned, by kind.
+    pub(crate) let_go: BTreeMap<&'static str, u32>,
     pub(crate) notices: Vec<Notice>,
     /// The standbys whose word the primary waits for.
     pub(crate) synchronous: BTreeSet<String>,
@@ -133,6 +135,7 @@ impl Scene {
             return Err(Fault::new(FaultKind::Unreachable, format!("{kind} reaches nobody, as pretended")));
         }
         if hangs {
+            let _hanging = Hanging { scene: self, kind };
             std::future::pending::<()>().await;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -151,6 +154,18 @@ impl Scene {
         };
         tokio::time::sleep(Duration::from_millis(5)).await;
         done
+    }
+}
+
+/// A call that never returns by itself.
+struct Hanging<'s> {
+    scene: &'s Scene,
+    kind: &'static str,
+}
+
+impl Drop for Hanging<'_> {
+    fn drop(&mut self) {
+        *self.scene.state().let_go.entry(self.kind).or_default() += 1;
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lifeboat_core::{Answer, Order, Reason, Record};
 use lifeboat_engine::EngineError;
-use lifeboat_engine::pretend::Fault;
+use lifeboat_engine::pretend::{Fault, Lost};
 
 use crate::cast::{AGENTS, Cast, bytes};
 use crate::failover::endings;
@@ -144,7 +144,7 @@ async fn a_coordinator_restored_from_an_old_copy_is_named_and_nothing_is_done() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_whose_journal_differs_ends_and_says_what_to_do() {
+async fn an_agent_with_another_record_is_named_and_does_nothing() {
     let mut cast = Cast::empty();
     // It was alone before, and decided.
     let policy = cast.policy("c-witness");
@@ -196,12 +196,52 @@ async fn a_full_disk_makes_an_agent_a_vantage_that_cannot_decide() {
     assert!(!cast.agent("b-west").task.is_finished());
 }
 
+/// How the loop of an agent ended.
+async fn ended(cast: &mut Cast, name: &str) -> EngineError {
+    let agent = cast.agents.remove(&name.into()).expect("it was at work");
+    let ended = tokio::time::timeout(Duration::from_secs(30), agent.task).await;
+    ended.expect("its loop ends").expect("without a panic").expect_err("with an error")
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_record_that_does_not_fit_ends_the_loop() {
-    let errors = [EngineError::Differs { sequence: 7 }, EngineError::Gap { expected: 7, found: 9 }];
-    for error in errors {
-        let text = error.to_string();
-        assert!(text.contains("record 7") || text.contains("with 7"), "{text}");
-        assert!(text.contains("move this agent's journal.db away"), "{text}");
-    }
+async fn a_record_that_is_another_one_in_the_journal_ends_the_loop() {
+    let mut cast = Cast::at_work().await;
+    let next = cast.coordinator.records().len() as u64 + 1;
+    cast.fault("b-west", |fault| fault.garbled = Some(next));
+    assert!(matches!(cast.agent("b-west").inbox.order(pause()).await, Ok(Answer::Accepted { .. })));
+    let error = ended(&mut cast, "b-west").await;
+    assert!(matches!(error, EngineError::Differs { sequence } if sequence == next), "{error}");
+    assert!(error.to_string().contains("move this agent's journal.db away"), "{error}");
+    cast.until(Duration::from_secs(20), "nobody follows", || cast.decider().as_deref() == Some("c-witness"))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_missing_ends_the_loop() {
+    let mut cast = Cast::at_work().await;
+    let next = cast.coordinator.records().len() as u64 + 1;
+    cast.fault("c-witness", |fault| fault.skipped = Some(next));
+    assert!(matches!(cast.agent("b-west").inbox.order(pause()).await, Ok(Answer::Accepted { .. })));
+    let resume = Order::Resume { workload: shop(), by: "ada".into() };
+    assert!(matches!(cast.agent("b-west").inbox.order(resume).await, Ok(Answer::Accepted { .. })));
+    let error = ended(&mut cast, "c-witness").await;
+    let gap = matches!(error, EngineError::Gap { expected, found } if (expected, found) == (next, next + 1));
+    assert!(gap, "{error}");
+    assert!(error.to_string().contains("move this agent's journal.db away"), "{error}");
+    assert_eq!(cast.decider().as_deref(), Some("b-west"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_that_is_not_on_record_for_sure_never_was() {
+    let cast = Cast::at_work().await;
+    let before = cast.coordinator.records().len();
+    cast.fault("b-west", |fault| fault.appends.push(Lost::Request));
+    let answer = cast.agent("b-west").inbox.order(pause()).await.unwrap();
+    let Answer::Refused { reason } = answer else { panic!("{answer:?}") };
+    assert!(matches!(reason, Reason::OrderUnclear { .. }), "{reason}");
+    assert_eq!(cast.coordinator.records().len(), before);
+    assert!(cast.agent("b-west").status().await.paused.is_none(), "it believes what is not on record");
+    cast.until(Duration::from_secs(20), "nobody follows", || cast.decider().as_deref() == Some("c-witness"))
+        .await;
+    cast.all_have_the_record().await;
 }

@@ -78,6 +78,24 @@ async fn a_guardian_that_is_cut_off_or_hangs_stands_by_before_another_decides() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_guardian_has_under_way_is_let_go_when_it_stands_by() {
+    let cast = Cast::at_work().await;
+    cast.scene.state().hangs.insert("promote");
+    cast.scene.dies("east");
+    cast.until(SUCCESSION, "no promotion begins", || cast.scene.calls("promote") == 1).await;
+    cast.fault("b-west", |fault| fault.cut = true);
+    cast.until(TTL, "it goes on", || cast.scene.state().let_go.get("promote") == Some(&1)).await;
+    assert_ne!(
+        cast.decider().as_deref(),
+        Some("c-witness"),
+        "another decides while it has something under way"
+    );
+    cast.scene.state().hangs.clear();
+    cast.moved("c-witness", "west", OVER).await;
+    cast.one_failover("under another guardian");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_guardian_that_stops_is_followed_at_once() {
     let mut cast = Cast::at_work().await;
     let agent = cast.agents.remove(&"b-west".into()).expect("it is at work");
@@ -142,6 +160,10 @@ async fn gone_after(count: usize, how: How) -> Option<u32> {
     cast.moved(&other, "west", OVER).await;
     let when = format!("{how:?} after {count}");
     cast.one_failover(&when);
+    if let How::Lost(Lost::Answer) = how {
+        // It was on record: the guardian goes on as if it had heard so.
+        assert!(cast.coordinator.guardians().iter().all(|name| name.as_str() == decider), "{when}");
+    }
     cast.fault(&decider, |fault| *fault = lifeboat_engine::pretend::Fault::default());
     cast.all_have_the_record().await;
     let records = cast.coordinator.records();
