@@ -194,6 +194,8 @@ async fn a_full_disk_makes_an_agent_a_vantage_that_cannot_decide() {
     cast.until(Duration::from_secs(20), "nobody follows", || cast.decider().as_deref() == Some("a-east"))
         .await;
     assert!(!cast.agent("b-west").task.is_finished());
+    let guardians: Vec<_> = cast.coordinator.guardians().iter().map(ToString::to_string).collect();
+    assert_eq!(guardians, ["b-west", "c-witness", "a-east"], "it has wanted to decide");
 }
 
 /// How the loop of an agent ended.
@@ -243,5 +245,24 @@ async fn a_decision_that_is_not_on_record_for_sure_never_was() {
     assert!(cast.agent("b-west").status().await.paused.is_none(), "it believes what is not on record");
     cast.until(Duration::from_secs(20), "nobody follows", || cast.decider().as_deref() == Some("c-witness"))
         .await;
+    cast.all_have_the_record().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_elected_reads_what_it_has_not_read_before_it_decides() {
+    let mut cast = Cast::at_work().await;
+    let next = cast.coordinator.records().len() as u64 + 1;
+    // The newest record never comes to it by the watch.
+    cast.fault("c-witness", |fault| fault.skipped = Some(next));
+    assert!(matches!(cast.agent("b-west").inbox.order(pause()).await, Ok(Answer::Accepted { .. })));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(cast.agent("c-witness").status().await.paused.is_none());
+    cast.kill("b-west").await;
+    cast.until(Duration::from_secs(20), "nobody follows", || cast.decider().as_deref() == Some("c-witness"))
+        .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(cast.agent("c-witness").status().await.paused.is_some());
+    let resume = Order::Resume { workload: shop(), by: "ada".into() };
+    assert!(matches!(cast.agent("c-witness").inbox.order(resume).await, Ok(Answer::Accepted { .. })));
     cast.all_have_the_record().await;
 }
