@@ -66,6 +66,7 @@ fn help_teaches() {
         "explain",
         "host",
         "key",
+        "sentry",
         "switchover",
         "failback",
         "rejoin",

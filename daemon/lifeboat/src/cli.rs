@@ -110,6 +110,7 @@ enum Command {
     Runbook(commands::runbook::Runbook),
     Host(commands::host::Host),
     Key(commands::key::Key),
+    Sentry(commands::sentry::Sentry),
 }
 
 /// Does what the command line says.
@@ -136,5 +137,6 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Runbook(runbook) => runbook.run(place),
         Command::Host(host) => host.run(place),
         Command::Key(key) => key.run(place),
+        Command::Sentry(sentry) => sentry.run(place),
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod pause;
 pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod runbook;
+pub(crate) mod sentry;
 pub(crate) mod status;
 pub(crate) mod steering;
 

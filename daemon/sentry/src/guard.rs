@@ -111,6 +111,10 @@ impl Guard {
             self.stopping = Some((stop, cause.to_string()));
             deeds.push(Deed::Begun { cause: cause.to_string() });
         }
+        if seen.role == Guarded::Following {
+            // What was to be stopped is gone, and another one stands in its place.
+            self.stopping = None;
+        }
         if let Some((stop, _)) = &mut self.stopping
             && let Pass::Gone(took) = stop.pass(&seen, Boottime::now())
         {

@@ -164,23 +164,19 @@ impl Keeper {
     /// The switch answers, and knows what we know.
     async fn attend_switch(&mut self) -> Result<(), String> {
         let reached = self.link.ensure().await?;
-        let standing = reached.answer.deadline.filter(|deadline| *deadline > Boottime::now());
+        let standing = reached.standing.filter(|deadline| *deadline > Boottime::now());
         self.note("switch", reached.answer.deeds);
-        match (&self.ground, standing) {
-            (None, Some(deadline)) if !reached.fresh => {
-                // Another keeper was here before; its lease is ours until then.
-                let sent = Boottime::now();
-                self.backstop.until(deadline, sent);
-                let epoch = self.newest.unwrap_or_default();
-                self.ground = Some(Ground { basis: Basis::Lease { epoch }, deadline, sent });
-                tracing::info!(left_ms = deadline.since(sent).as_millis(), "taken over from a keeper before");
-            }
-            (Some(ground), _) if reached.fresh && ground.deadline > Boottime::now() => {
-                let (deadline, sent) = (ground.deadline, ground.sent);
-                let answer = self.link.say(Say::Until { deadline, sent }).await?;
-                self.note("switch", answer.deeds);
-            }
-            _ => {}
+        if let (None, Some(deadline)) = (&self.ground, standing) {
+            // Another keeper was here before; its lease is ours until then.
+            let sent = Boottime::now();
+            self.backstop.until(deadline, sent);
+            let epoch = self.newest.unwrap_or_default();
+            self.ground = Some(Ground { basis: Basis::Lease { epoch }, deadline, sent });
+            tracing::info!(left_ms = deadline.since(sent).as_millis(), "taken over from a keeper before");
+        }
+        if let Some(Ground { deadline, sent, .. }) = self.live().filter(|_| reached.fresh).cloned() {
+            let answer = self.link.say(Say::Until { deadline, sent }).await?;
+            self.note("switch", answer.deeds);
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+use crate::boottime::Boottime;
 use crate::process::Process;
 use crate::switch::{lock, socket};
 use crate::wire::{Answer, LONGEST_LINE, Say, Word};
@@ -49,6 +50,8 @@ pub(crate) struct Reached {
     pub(crate) answer: Answer,
     /// Whether it is a new one, started now: it knows nothing of the lease yet.
     pub(crate) fresh: bool,
+    /// Until when the lease is good, by the word of a keeper before, as the switch had it that was found.
+    pub(crate) standing: Option<Boottime>,
 }
 
 impl Link {
@@ -73,9 +76,13 @@ impl Link {
 
     /// A switch that answers: the one that is there, or a new one in its place.
     pub(crate) async fn ensure(&mut self) -> Result<Reached, String> {
+        let mut standing = None;
         let why = match self.say(Say::Ping).await {
-            Ok(answer) if answer.mark == self.mark => return Ok(Reached { answer, fresh: false }),
+            Ok(answer) if answer.mark == self.mark => {
+                return Ok(Reached { standing: answer.deadline, answer, fresh: false });
+            }
             Ok(answer) => {
+                standing = answer.deadline;
                 // Left over from before an upgrade, or from other settings: it goes when it is told to.
                 let _ = self.say(Say::Leave).await;
                 format!("it is another one ({})", answer.mark)
@@ -84,7 +91,7 @@ impl Link {
         };
         self.replace(&why).await?;
         let answer = self.say(Say::Ping).await.map_err(|why| format!("the new switch: {why}"))?;
-        Ok(Reached { answer, fresh: true })
+        Ok(Reached { answer, fresh: true, standing })
     }
 
     /// The process of the switch, as far as it is known.

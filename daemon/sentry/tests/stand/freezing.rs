@@ -73,6 +73,29 @@ async fn a_new_keeper_finds_the_switch_and_the_database_goes_on() {
     server.stop();
 }
 
+/// As after an upgrade: the switch is of another build, or has other orders, and the coordinator is lost just then.
+#[tokio::test]
+async fn a_switch_that_is_another_one_is_replaced_and_what_it_knew_is_kept() {
+    let folder = folder();
+    let server = Server::primary(folder.path()).await;
+    let mut sentry = Sentry::start(&server, folder.path(), "held 7", "", "");
+    sentry.holds("lease").await;
+    let switch = sentry.switch().unwrap();
+    sentry.answer("unreachable");
+    signal("-TERM", &[sentry.keeper()]);
+    sentry.reconfigure("stop = ['/bin/false']");
+    sentry.keeper_again();
+    until("there is another switch", async || sentry.switch().is_some_and(|new| new != switch)).await;
+    until("the old one is gone", async || !lives(switch)).await;
+    let status = sentry.status();
+    assert_eq!(status["basis"]["by"], "lease", "what was granted is used up: {status}");
+    assert!(server.runs() && sentry.deeds().is_empty(), "{}", sentry.deeds());
+    sentry.answer("held 7");
+    let ends = sentry.lease_ends();
+    let writers = Writers::start(&server, 1).await;
+    until("they write on past the old lease", async || !writers.after(ends).is_empty()).await;
+}
+
 #[tokio::test]
 async fn a_switch_that_hangs_or_dies_is_replaced_and_the_database_goes_on() {
     let folder = folder();

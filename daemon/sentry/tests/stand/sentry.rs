@@ -58,6 +58,12 @@ impl Sentry {
         fs::rename(beside, self.folder.join("answer")).unwrap();
     }
 
+    /// Writes one line more into `sentry.toml`, for the next keeper.
+    pub(crate) fn reconfigure(&self, line: &str) {
+        let text = fs::read_to_string(&self.config).unwrap();
+        fs::write(&self.config, format!("{line}\n{text}")).unwrap();
+    }
+
     /// Starts another keeper in place of one that has ended.
     pub(crate) fn keeper_again(&mut self) {
         self.keeper.wait().unwrap();
