@@ -60,6 +60,10 @@ pub struct Run {
     pub spent: Vec<u32>,
     /// When the old primary was first proven, or accepted, to take no more writes.
     pub fenced_at: Option<Moment>,
+    /// Whether its proof is an expired lease: while the run is open the head keeps that lease from being renewed, and the
+    /// sentry keeps the database stopped, so the proof does not age.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lasting: bool,
     /// Whether the step that cannot be taken back was ever started.
     pub past_return: bool,
     /// When the newest of its records was written.
@@ -205,6 +209,7 @@ impl Run {
             attempts: vec![0; steps],
             spent: vec![0; steps],
             fenced_at: None,
+            lasting: false,
             past_return: false,
             touched: at,
             since: at,
@@ -272,8 +277,9 @@ impl Run {
         }
     }
 
-    /// The step whose proof must be renewed before this run may promote after a break: the fence, unless a
-    /// person accepted that there is no proof.
+    /// The step whose proof must be renewed before this run may promote after a break: the fence, unless a person accepted
+    /// that there is no proof, or the proof does not age. (A lease that is counted anew at each answer of a person takes its
+    /// whole length again; where that is longer than the RPO, the loss would outgrow each number that was accepted.)
     pub fn fence_to_renew(&self) -> Option<&StepName> {
         let fence = self.place(Deed::Fence)?;
         // Not by the first step that is open: one beside the fence, or before it on the page, may be it.
@@ -282,7 +288,7 @@ impl Run {
             self.progress[fence],
             Progress::Waived | Progress::Waiting | Progress::Skipped | Progress::Undone
         );
-        (self.back.is_none() && between && renewable).then(|| &self.plan.steps[fence].name)
+        (self.back.is_none() && between && renewable && !self.lasting).then(|| &self.plan.steps[fence].name)
     }
 
     /// When a failed attempt is followed by another; never when the world said no, or someone newer is in charge.

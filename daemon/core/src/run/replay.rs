@@ -1,11 +1,11 @@
 //! What each record does to a run: the same live and in replay.
 
-use lifeboat_runbooks::Deed;
+use lifeboat_runbooks::{Deed, Kind};
 
 use super::{Progress, Run};
 use crate::names::StepName;
 use crate::order::Question;
-use crate::outcome::{Outcome, Output};
+use crate::outcome::{FenceProof, Outcome, Output};
 use crate::record::Record;
 use crate::time::Moment;
 
@@ -91,6 +91,7 @@ impl Run {
         }
         // Nobody knows what the old primary took since: the loss is counted up to the next proof.
         self.fenced_at = None;
+        self.lasting = false;
         if let Some(index) = self.place(Deed::CatchUp).filter(|_| !self.past_return) {
             self.progress[index] = Progress::Waiting;
         }
@@ -149,13 +150,18 @@ impl Run {
             Outcome::Succeeded(Output::Positions { positions }) => self.positions = positions.clone(),
             Outcome::Succeeded(Output::Fenced { proofs }) => {
                 self.fenced_at.get_or_insert(at);
+                let expired = proofs.values().all(|proof| matches!(proof, FenceProof::Expired { .. }));
+                self.lasting = self.plan.kind == Kind::Failover && expired && !proofs.is_empty();
                 // Once the target may be promoted its log is its own: only the first end is one it must have.
                 if !self.past_return || self.ends.is_empty() {
                     let ends = proofs.iter().filter_map(|(d, proof)| Some((d.clone(), proof.end()?.clone())));
                     self.ends = ends.collect();
                 }
             }
-            Outcome::Failed(_) if self.plan.steps[index].deed == Deed::Fence => self.fenced_at = None,
+            Outcome::Failed(_) if self.plan.steps[index].deed == Deed::Fence => {
+                self.fenced_at = None;
+                self.lasting = false;
+            }
             Outcome::Succeeded(_) | Outcome::Failed(_) => {}
         }
     }

@@ -72,12 +72,11 @@ fn next(run: &Run, now: Moment, old_primary: Verdict) -> Next {
     run.next(Situation { now, policy: &workload(), old_primary })
 }
 
-#[test]
-fn a_fence_is_proven_again_also_when_a_step_beside_it_was_under_way() {
+/// A failover whose fence gave this proof, with the promotion still to come.
+fn fenced(proof: FenceProof) -> Run {
     let promote = Action::Promote { region: west(), databases: [].into() };
     let steps = vec![tell("tell"), fence(), step("promote", Deed::Promote, promote, &[0, 1])];
     let mut run = under_way(Kind::Failover, None, steps, &["tell", "fence"]);
-    let proof = FenceProof::WriteRefused { sqlstate: "25006".to_owned(), sessions_ended: 4 };
     run.apply(
         BEGAN,
         &Record::StepEnded {
@@ -90,7 +89,23 @@ fn a_fence_is_proven_again_also_when_a_step_beside_it_was_under_way() {
             undo: false,
         },
     );
+    run
+}
+
+#[test]
+fn a_fence_is_proven_again_also_when_a_step_beside_it_was_under_way() {
+    let run = fenced(FenceProof::WriteRefused { sqlstate: "25006".to_owned(), sessions_ended: 4 });
     assert_eq!(run.fence_to_renew(), Some(&StepName::new("fence")));
+}
+
+#[test]
+fn an_expired_lease_does_not_come_back_while_the_run_is_open() {
+    let mut run = fenced(FenceProof::Expired { lease: seconds(25), waited: seconds(30) });
+    assert_eq!(run.fence_to_renew(), None);
+    // Opened again all the same, it counts for nothing until it is proven anew.
+    let (workload, step) = (shop(), StepName::new("fence"));
+    run.apply(BEGAN, &Record::Reopened { workload, run: "shop-e1".into(), step });
+    assert!(!run.lasting && run.fenced_at.is_none());
 }
 
 #[test]
