@@ -6,8 +6,10 @@
 mod demo;
 mod fence;
 mod host;
+mod list;
 mod power;
 mod shop;
+mod simulate;
 mod switchover;
 mod undertaker;
 mod up;
@@ -40,6 +42,8 @@ Examples:
   chaos switchover --runs 5   planned moves alone, there and back, under a thousand writes a second
   chaos fence --runs 5        what an old primary does after a new one has taken over
   chaos up                    a lab to play with, until Ctrl-C
+  chaos simulate --seeds 1000 a thousand pretend worlds with everything broken, judged
+  chaos list                  the scenarios; `chaos simulate NAME` runs one in the pretend world
 
 Exit codes:
   0 done   1 tried and failed   2 usage   5 refused, nothing touched   7 an objective was missed";
@@ -50,6 +54,8 @@ enum Verb {
     Switchover(switchover::Switchover),
     Fence(fence::Fence),
     Up(up::Up),
+    Simulate(simulate::Simulate),
+    List(list::List),
     Power(power::Power),
     Host(host::Host),
     #[command(hide = true)]
@@ -65,6 +71,16 @@ pub(crate) fn main() -> ExitCode {
             Ok(code) => return ExitCode::from(code),
             Err(host) => Verb::Host(host),
         },
+        // Every core is busy until it ends; a signal ends the process, for there is nothing to take down.
+        Verb::Simulate(simulate) => {
+            return simulate.run().map_or_else(
+                |error| {
+                    ui::failed(&error);
+                    ExitCode::from(1)
+                },
+                ExitCode::from,
+            );
+        }
         verb => verb,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -100,6 +116,8 @@ async fn perform(verb: Verb) -> anyhow::Result<u8> {
         Verb::Switchover(switchover) => Box::pin(switchover.run()).await,
         Verb::Fence(fence) => Box::pin(fence.run()).await,
         Verb::Up(up) => Box::pin(up.run()).await,
+        Verb::Simulate(simulate) => simulate.run(),
+        Verb::List(list) => list.run(),
         Verb::Power(power) => power.run(),
         Verb::Host(host) => host.run().await,
         Verb::Undertaker(undertaker) => undertaker.run(),
