@@ -132,17 +132,14 @@ impl Kubernetes {
                     "{bytes} bytes of records and heads do not fit in one ConfigMap, which holds {OBJECT_SIZE}"
                 )));
             }
-            match self.access.replace(&object).await {
-                Ok(Written::Done(object)) => {
-                    self.saw(next.newest());
-                    end.known = Some((object, next));
-                    return Ok(());
-                }
-                Ok(Written::Lost) => {}
-                Err(error) => {
-                    end.unclear = matches!(error, CoordinationError::Unclear(_));
-                    return Err(error);
-                }
+            // Set before it is sent: whoever waits for this may be gone before the answer is there.
+            end.unclear = true;
+            let written = self.access.replace(&object).await;
+            end.unclear = matches!(written, Err(CoordinationError::Unclear(_)));
+            if let Written::Done(object) = written? {
+                self.saw(next.newest());
+                end.known = Some((object, next));
+                return Ok(());
             }
         }
         Err(CoordinationError::Unreachable(format!("{} is changed all the time", self.names.record())))

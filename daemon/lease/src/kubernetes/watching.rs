@@ -157,17 +157,6 @@ impl Watching<'_> {
             let next = self.deadlines().fold(look.min(end), Moment::min);
             tokio::select! {
                 biased;
-                () = clock.sleep_until(next) => {
-                    let now = clock.now();
-                    if now >= end {
-                        return Err(CoordinationError::Unreachable("a watch stays open without an end".to_owned()));
-                    }
-                    if now >= look {
-                        kubernetes.access.get::<Lease>(kubernetes.names.lease()).await?;
-                        look = clock.now() + limit;
-                    }
-                    self.lapsed(now).await?;
-                }
                 event = leases.next() => match event {
                     Some(Ok(WatchEvent::Added(lease) | WatchEvent::Modified(lease))) => {
                         note(leases_at, lease.resource_version());
@@ -192,6 +181,18 @@ impl Watching<'_> {
                     Some(Ok(WatchEvent::Bookmark(mark))) => note(maps_at, Some(mark.metadata.resource_version)),
                     other => return self.ended::<ConfigMap>(other).await,
                 },
+                // After what has come: a process that slept takes in the signs of life before it misses them.
+                () = clock.sleep_until(next) => {
+                    let now = clock.now();
+                    if now >= end {
+                        return Err(CoordinationError::Unreachable("a watch stays open without an end".to_owned()));
+                    }
+                    if now >= look {
+                        kubernetes.access.get::<Lease>(kubernetes.names.lease()).await?;
+                        look = clock.now() + limit;
+                    }
+                    self.lapsed(now).await?;
+                }
             }
         }
     }

@@ -39,15 +39,32 @@ async fn an_append_whose_answer_is_lost_is_found_by_reading() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_append_that_was_read_as_missing_does_not_come_later() {
+    held_back(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_does_one_that_nobody_waited_for() {
+    held_back(true).await;
+}
+
+async fn held_back(given_up: bool) {
     let cluster = Cluster::shared().await;
     let namespace = cluster.namespace(RIGHTS).await;
     let proxy = Proxy::to(cluster.address).await;
-    let east = namespace.agent_over("east", 60, proxy.address).await;
-    let (tenure, _) = started(&east, 2).await;
+    let east = Arc::new(namespace.agent_over("east", 60, proxy.address).await);
+    let (tenure, _) = started(&*east, 2).await;
     let before = namespace.maps().await.get("lifeboat-record").await.expect("the end");
     proxy.hold();
-    let unclear = east.append(tenure, &made(3..=3), &no_heads()).await;
-    assert!(matches!(unclear, Err(CoordinationError::Unclear(_))), "{unclear:?}");
+    let agent = east.clone();
+    let append = tokio::spawn(async move { agent.append(tenure, &made(3..=3), &no_heads()).await });
+    until("the append is on its way", || async { (proxy.held() > 0).then_some(()) }).await;
+    if given_up {
+        append.abort();
+        assert!(append.await.is_err_and(|error| error.is_cancelled()));
+    } else {
+        let unclear = append.await.expect("it ends");
+        assert!(matches!(unclear, Err(CoordinationError::Unclear(_))), "{unclear:?}");
+    }
     assert_eq!(proxy.held(), 1);
     // The connection of the append is held back for good, and another one is not: what is read goes over that.
     proxy.pass_new_ones();

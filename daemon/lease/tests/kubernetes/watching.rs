@@ -91,13 +91,18 @@ async fn a_record_that_outgrows_its_parts_is_told_without_gaps() {
     let namespace = Cluster::shared().await.namespace(RIGHTS).await;
     let east = namespace.agent("east", 60).await;
     let (tenure, mut record) = started(&east, 3).await;
-    let mut watch = Watch::of(namespace.agent("west", 60).await, Some(record[1].clone()));
-    let mut told = Vec::new();
+    let mut watch = None;
     for batch in 0..15_u64 {
         let records: Vec<_> = (4..=6).map(|place| of_size(batch * 3 + place, 20_000)).collect();
         east.append(tenure, &records, &no_heads()).await.expect("they are appended");
         record.extend(records);
+        if batch == 7 {
+            // By now what comes next for it is in an older part, and more parts follow while it watches.
+            watch = Some(Watch::of(namespace.agent("west", 60).await, Some(record[1].clone())));
+        }
     }
+    let mut watch = watch.expect("it watches");
+    let mut told = Vec::new();
     while told.len() < record.len() - 2 {
         if let Change::Record(stamped) = watch.next().await {
             told.push(stamped);
