@@ -121,16 +121,16 @@ async fn who_does_not_hold_the_tenure_any_more_does_not_answer() {
     // Taken from it, without its knowing.
     servers.client(0).await.delete("/lifeboat/test/guardian", None).await.expect("deleted");
     let next = elected(&b).await;
+    // It is not told of orders any more, although it does not know why.
+    begin(&b, next).await;
+    let unanswered = give(&b, Duration::from_millis(500)).await.expect("joined");
+    assert!(matches!(&unanswered, Err(CoordinationError::Unclear(_))), "{unanswered:?}");
     for tenure in [tenure, next] {
         let late = a.answer(tenure, &id, &done("late")).await;
         assert!(matches!(&late, Err(CoordinationError::Deposed(_))), "{late:?}");
     }
     b.answer(next, &id, &done("in time")).await.expect("answered");
     assert_eq!(waiting.await.expect("joined"), Ok(done("in time")));
-    // Nor is it told of orders any more, although it does not know why.
-    begin(&b, next).await;
-    let unanswered = give(&b, Duration::from_millis(500)).await.expect("joined");
-    assert!(matches!(&unanswered, Err(CoordinationError::Unclear(_))), "{unanswered:?}");
     b.resign(next).await;
     ear.until(&Change::Guardian(Some("b".into()))).await;
     loop {
