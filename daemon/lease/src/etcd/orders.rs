@@ -49,7 +49,11 @@ impl Etcd {
         let txn = Txn::new()
             .when([Compare::create_revision(key.as_str(), CompareOp::Equal, 0)])
             .and_then([TxnOp::put(key.as_str(), value, Some(PutOptions::new().with_lease(lease)))]);
-        self.members.transact(txn).await.map_err(Trouble::of_write)?;
+        if let Err(trouble) = self.members.transact(txn).await {
+            // It may be there all the same, and nobody waits for it.
+            self.members.revoke(lease).await;
+            return Err(trouble.of_write());
+        }
         while self.clock.now() < end {
             // Not reaching etcd for a while is no answer.
             if let Ok(answer) = self.members.get(self.keys.answer(&id), GetOptions::new()).await

@@ -62,7 +62,13 @@ impl Etcd {
             TxnOp::get(self.keys.batch(first), None),
             TxnOp::get(self.keys.guardian(), None),
         ]);
-        let answer = self.members.transact(txn).await.map_err(Trouble::of_write)?;
+        let answer = match self.members.transact(txn).await {
+            Ok(answer) => answer,
+            Err(full @ (Trouble::Full(_) | Trouble::NoRoom(_))) if !records.is_empty() => {
+                return self.full(full, first, &value).await;
+            }
+            Err(trouble) => return Err(trouble.of_write()),
+        };
         if answer.what.succeeded() {
             return Ok(());
         }
@@ -82,6 +88,18 @@ impl Etcd {
             )));
         }
         Err(self.deposed(tenure))
+    }
+
+    /// What it means that an append was answered with having no room: the write that uses up the space is taken in, and
+    /// answered like those after it (etcd, `quotaApplierV3.Txn`). So it is looked for.
+    async fn full(&self, full: Trouble, first: u64, value: &[u8]) -> Result<(), CoordinationError> {
+        match self.members.get(self.keys.batch(first), GetOptions::new()).await {
+            Ok(there) if there.what.kvs().first().is_some_and(|kv| kv.value() == value) => Ok(()),
+            Ok(_) => Err(full.of_write()),
+            Err(_) => {
+                Err(CoordinationError::Unclear(format!("record {first} may have been the last to find room")))
+            }
+        }
     }
 
     pub(super) async fn records_after(&self, after: u64) -> Result<Vec<Stamped>, CoordinationError> {
