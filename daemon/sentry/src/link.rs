@@ -129,7 +129,8 @@ impl Link {
                 .stdout(Stdio::null())
                 // Nobody may be left to read it: it has its own log.
                 .stderr(Stdio::null())
-                .current_dir("/")
+                // Where what it writes is: so whoever looks for what runs in a folder finds it.
+                .current_dir(&self.state)
                 // What ends the keeper's group must not end it.
                 .process_group(0)
                 .spawn()
