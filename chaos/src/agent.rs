@@ -53,6 +53,8 @@ pub struct AgentOptions {
     pub failover: String,
     /// With three agents: how long the right to decide lasts without being renewed, as in the file.
     pub tenure: String,
+    /// With three agents: how long the write lease of a sentry does.
+    pub lease: String,
 }
 
 impl Default for AgentOptions {
@@ -65,6 +67,7 @@ impl Default for AgentOptions {
             power: true,
             failover: "hold_down = \"2s\"\n".to_owned(),
             tenure: "2s".to_owned(),
+            lease: "3s".to_owned(),
         }
     }
 }
@@ -141,7 +144,7 @@ impl Seat {
         let etcd = Site::ALL.map(|to| format!("\"http://{}\"", network.path(self.from(), To::Etcd(to))));
         let mut text = format!(
             "[agent]\nname = \"{site}\"\nregion = \"{site}\"\nstate = {state}\nlisten = \"{}\"\n{witnesses}\n\
-             [lease]\nkind = \"etcd\"\ncluster = \"shop\"\nendpoints = [{}]\nttl = {}\n\n",
+             [lease]\nkind = \"etcd\"\ncluster = \"{WORKLOAD}\"\nendpoints = [{}]\nttl = {}\n\n",
             network.door(To::Agent(site)),
             etcd.join(", "),
             quoted(&tenure),
@@ -232,7 +235,7 @@ pub fn config(
     if let Some(lifeboat) = lifeboat {
         text += &hosts(lab, chaos, lifeboat, network, seat.site);
     }
-    text + &probes(network, pace, from) + &names(network, &authorities)
+    text + &probes(network, pace, from) + &names(network, &authorities, own)
 }
 
 fn database(lab: &Path, network: &Network, pace: &str, seat: &Seat) -> String {
@@ -289,13 +292,13 @@ fn probes(network: &Network, pace: &str, from: From) -> String {
     Region::ALL.map(probe).concat()
 }
 
-fn names(network: &Network, authorities: &[SocketAddr]) -> String {
+fn names(network: &Network, authorities: &[SocketAddr], own: SocketAddr) -> String {
     // An agent asks its own authority anyway; those of the others are resolvers to it.
     let all = authorities.iter().map(|authority| format!("\"{authority}\"")).collect::<Vec<_>>().join(", ");
     let others = if authorities.len() > 1 { format!("resolvers = [{all}]\n") } else { String::new() };
     format!(
         "[[workload.dns]]\nname = \"{SHOP_NAME}\"\nvia = \"authority\"\nttl = \"1s\"\n{others}[workload.dns.target]\n\
-         east = [\"{}\"]\nwest = [\"{}\"]\n\n[workload.canary]\nurl = \"http://{}:{}/health\"\nbody = \"ok\"\ntimeout = \"1s\"\n",
+         east = [\"{}\"]\nwest = [\"{}\"]\n\n[workload.canary]\nurl = \"http://{}:{}/health\"\nbody = \"ok\"\nresolver = \"{own}\"\ntimeout = \"1s\"\n",
         network.host(Region::East),
         network.host(Region::West),
         SHOP_NAME.trim_end_matches('.'),
@@ -322,17 +325,23 @@ impl Said {
     }
 }
 
+impl std::convert::From<std::process::Output> for Said {
+    fn from(output: std::process::Output) -> Said {
+        Said {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
 /// Runs one command of `lifeboat` with the lab's configuration.
 pub async fn command(lifeboat: &Path, config: &Path, args: &[&str]) -> Said {
     let mut command = tokio::process::Command::from(tethered(lifeboat, Owner::Same));
     command.arg("--config").arg(config).args(args).env("NO_COLOR", "1");
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     match tokio::time::timeout(COMMAND_LIMIT, command.output()).await {
-        Ok(Ok(output)) => Said {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        },
+        Ok(Ok(output)) => output.into(),
         Ok(Err(error)) => Said { code: None, stdout: String::new(), stderr: error.to_string() },
         Err(_) => Said { code: None, stdout: String::new(), stderr: "no answer within 30 s".to_owned() },
     }

@@ -4,6 +4,7 @@
 
 mod moves;
 mod picture;
+pub mod sight;
 
 use std::fmt::Write;
 
@@ -68,6 +69,7 @@ pub fn page(report: &Report) -> String {
          and fresh connections through DNS. East was lost at 0 s.</p></section>",
         picture::draw(run)
     );
+    body += &sight::section(run);
     body += &phases(run);
     body += &moves::sections(report);
     if failover.runs.len() > 1 {
@@ -120,11 +122,16 @@ fn cards(run: &Run) -> String {
 fn phases(run: &Run) -> String {
     let mut rows = String::new();
     let mut at = 0;
+    let fenced = run.proof.as_deref().map_or_else(String::new, sight::proof);
+    let fenced = format!("loss measured; {fenced}");
     for phase in &run.phases {
         at += phase.ms;
         let what = match phase.name {
+            "detect" if run.sight.is_some() => {
+                "enough agents see it as lost, each with its own network proven"
+            }
             "detect" => "three failed looks, and the agent's own network proven",
-            "fence" => "loss measured, old primary powered off, proof over a session opened before",
+            "fence" => &fenced,
             "promote" => "standby promoted and committing",
             "switch" => "the name says the new address",
             "verify" => "every name server and a real client agree",

@@ -26,6 +26,7 @@ pub mod report;
 pub mod resolver;
 pub mod rules;
 pub mod scenario;
+pub mod sentry;
 pub mod shop;
 pub mod simulate;
 pub mod timeline;

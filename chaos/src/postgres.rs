@@ -358,6 +358,14 @@ impl Postgres {
         Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
 
+    /// Makes a folder in the region's folder that belongs to the server's user.
+    pub(crate) fn folder(&self, name: &str) -> Result<(), PostgresError> {
+        let path = self.folder.join(name);
+        fs::create_dir_all(&path)
+            .and_then(|()| self.owner.take(&path))
+            .map_err(|source| PostgresError::File { path, source })
+    }
+
     /// Writes a file in the region's folder that belongs to the server's user.
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<(), PostgresError> {
         let path = self.folder.join(name);

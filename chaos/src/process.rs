@@ -39,8 +39,8 @@ pub enum ProcessError {
         #[source]
         source: io::Error,
     },
-    /// Killed processes are still there.
-    #[error("processes {pids:?} are still there {} s after kill -9", GONE_WITHIN.as_secs())]
+    /// Killed processes are still there, or stopped ones still run.
+    #[error("processes {pids:?} are still there {} s after the signal", GONE_WITHIN.as_secs())]
     Survivors {
         /// Those left.
         pids: Vec<i32>,
@@ -91,24 +91,24 @@ pub fn signal(pids: &[i32], signal: Signal) -> Result<(), ProcessError> {
     Ok(())
 }
 
-/// Stops (SIGSTOP) every process within `folder`, those too that are started meanwhile, and says which.
+/// Stops (SIGSTOP) every process within `folder`, those too that are started meanwhile; returns which once none of them
+/// runs any more.
 ///
 /// # Errors
-/// When a signal is refused, or new ones keep coming for 20 s.
+/// When a signal is refused, or some still run after 20 s.
 pub fn freeze_within(folder: &Path) -> Result<Vec<i32>, ProcessError> {
     let deadline = Instant::now() + GONE_WITHIN;
-    let mut frozen = Vec::new();
     loop {
-        let mut fresh = within(folder)?;
-        fresh.retain(|pid| !frozen.contains(pid));
-        if fresh.is_empty() {
-            return Ok(frozen);
+        let pids = within(folder)?;
+        // A signal is obeyed when the kernel next looks, which takes as long as a flush to disk.
+        let running: Vec<i32> = pids.iter().copied().filter(|pid| !is_in(*pid, &['T', 'Z', 'X'])).collect();
+        if running.is_empty() {
+            return Ok(pids);
         }
         if Instant::now() > deadline {
-            return Err(ProcessError::Survivors { pids: fresh });
+            return Err(ProcessError::Survivors { pids: running });
         }
-        signal(&fresh, Signal::STOP)?;
-        frozen.extend(fresh);
+        signal(&running, Signal::STOP)?;
     }
 }
 
@@ -137,11 +137,16 @@ pub fn kill_within(folder: &Path) -> Result<Vec<i32>, ProcessError> {
 /// Whether a process still runs; a zombie does not.
 #[must_use]
 pub fn alive(pid: i32) -> bool {
-    // The state follows the command in brackets; the command itself may hold any character (proc(5)).
+    !is_in(pid, &['Z', 'X'])
+}
+
+/// Whether a process is in one of these states (proc(5)), or is gone.
+fn is_in(pid: i32, states: &[char]) -> bool {
+    // The state follows the command in brackets; the command itself may hold any character.
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .ok()
-        .and_then(|stat| stat.rsplit_once(") ").map(|(_, rest)| !rest.starts_with(['Z', 'X'])))
-        .unwrap_or(false)
+        .and_then(|stat| stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with(states)))
+        .unwrap_or(true)
 }
 
 /// Who a program runs as.

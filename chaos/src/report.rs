@@ -4,10 +4,12 @@
 
 pub mod fence;
 pub mod moves;
+pub mod sight;
 
 use serde::Serialize;
 
 use self::moves::{Aftermath, Failback, Move, Switchover};
+use self::sight::Sight;
 use crate::canary::Ledger;
 use crate::region::Region;
 use crate::timeline::{Phase, Reached, Timeline};
@@ -84,6 +86,15 @@ pub struct Run {
     pub reference_intact: bool,
     /// lifeboat's name of the run.
     pub run: Option<String>,
+    /// The agent that decided; none where there is but one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<String>,
+    /// What proved the fence, in lifeboat's word for it.
+    #[serde(rename = "fence_proof")]
+    pub proof: Option<String>,
+    /// Who saw what while the region was lost; none where there is but one agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sight: Option<Sight>,
     /// What lifeboat says stands in the way, when it did not finish.
     pub stuck: Option<String>,
     /// When the region was lost, in milliseconds since the Unix epoch.
@@ -107,6 +118,8 @@ pub struct Evidence<'a> {
     pub survived: &'a std::collections::HashSet<String>,
     /// lifeboat's record.
     pub timeline: &'a Timeline,
+    /// Who saw what.
+    pub sight: Option<Sight>,
     /// Whether the reference table came through.
     pub reference_intact: bool,
     /// The objectives, in milliseconds: RTO, RPO.
@@ -117,7 +130,7 @@ impl Run {
     /// Judges the evidence.
     #[must_use]
     pub fn judge(evidence: &Evidence<'_>) -> Run {
-        let Evidence { lost_ms, lost, ledger, survived, timeline, .. } = *evidence;
+        let &Evidence { lost_ms, lost, ledger, survived, timeline, .. } = evidence;
         let first = ledger.first_from(lost.other(), lost_ms);
         let loss = ledger.loss(lost, survived);
         Run {
@@ -132,6 +145,9 @@ impl Run {
             promotion_ms: timeline.promotion_ms(),
             reference_intact: evidence.reference_intact,
             run: timeline.run.clone(),
+            decided_by: timeline.decided_by.clone(),
+            proof: timeline.proof.clone(),
+            sight: evidence.sight.clone(),
             stuck: timeline.stuck.clone(),
             lost_ms,
             milestones: timeline.reached.clone(),

@@ -126,8 +126,15 @@ impl Timeline {
         let step = record["step"].as_str().unwrap_or_default();
         let milestone = match record["kind"].as_str().unwrap_or_default() {
             "run-opened" => {
-                *self = Timeline { run: record["run"].as_str().map(str::to_owned), ..Timeline::default() };
+                let decided_by = self.decided_by.take();
+                let run = record["run"].as_str().map(str::to_owned);
+                *self = Timeline { run, decided_by, ..Timeline::default() };
                 Some(Milestone::Detected)
+            }
+            "elected" => {
+                // With a run open it is another agent that goes on with it.
+                self.decided_by = record["agent"].as_str().map(str::to_owned);
+                None
             }
             "step-started" => {
                 if step == "promote" {
@@ -220,6 +227,7 @@ mod tests {
 
     fn records() -> Vec<Value> {
         vec![
+            json!({ "at": 400, "record": { "kind": "elected", "agent": "witness", "term": 3 } }),
             json!({ "at": 500, "record": { "kind": "verdict-changed", "region": "east", "verdict": "lost" } }),
             json!({ "at": 3000, "record": { "kind": "run-opened", "run": "r-1" } }),
             ended(3010, "measure-loss", "succeeded"),
@@ -248,15 +256,28 @@ mod tests {
     }
 
     #[test]
+    fn who_decided_and_what_proved_the_fence_are_on_record() {
+        let mut records = records();
+        let proofs = json!({ "proofs": { "orders": { "kind": "expired" } } });
+        records[5]["record"]["outcome"] = json!({ "succeeded": proofs });
+        let timeline = Timeline::read(&records);
+        assert_eq!(timeline.proof.as_deref(), Some("expired"));
+        assert_eq!(timeline.decided_by.as_deref(), Some("witness"), "elected before the run was opened");
+        let took_over = json!({ "at": 3020, "record": { "kind": "elected", "agent": "west", "term": 4 } });
+        records.insert(3, took_over);
+        assert_eq!(Timeline::read(&records).decided_by.as_deref(), Some("west"));
+    }
+
+    #[test]
     fn a_failed_attempt_is_no_milestone_and_later_phases_wait_for_it() {
-        let timeline = Timeline::read(&records()[..4]);
+        let timeline = Timeline::read(&records()[..5]);
         assert_eq!(timeline.at(Milestone::Fenced), None);
         assert_eq!(timeline.phases(1000).len(), 1);
     }
 
     #[test]
     fn what_stands_in_the_way_is_said() {
-        let mut records = records()[..3].to_vec();
+        let mut records = records()[..4].to_vec();
         records.push(
             json!({ "at": 3011, "record": { "kind": "asked", "question": { "kind": "accept-loss" } } }),
         );

@@ -127,6 +127,22 @@ impl Stage {
         self.say(format!("  {:>10}  {head} {}", at, self.paint(Tone::Soft, detail)).trim_end());
     }
 
+    /// Who saw what when it was decided; nothing for one agent alone.
+    pub(crate) fn sight(&self, run: &Run) {
+        let Some(sight) = &run.sight else { return };
+        let regions = sight.regions();
+        let heads: String = regions.iter().map(|region| format!(" {region:<16}")).collect();
+        self.say("");
+        self.say(self.paint(Tone::Strong, &format!("  {:<10} {:<12}{heads}", "agent", "heard")).trim_end());
+        for (name, vantage) in &sight.vantages {
+            let heard =
+                vantage.heard_ms.map_or_else(|| "never".to_owned(), |ms| format!("{} ago", spoken(ms)));
+            let cells: String =
+                regions.iter().map(|region| format!(" {:<16}", sight.cell(name, region))).collect();
+            self.say(format!("  {name:<10} {heard:<12}{cells}").trim_end());
+        }
+    }
+
     /// What was held against what was promised.
     pub(crate) fn verdict(&self, run: &Run, ok: bool) {
         let meter = |held: u64, objective: u64| {
@@ -180,15 +196,20 @@ impl Stage {
     pub(crate) fn runs(&self, report: &Report) {
         let Some(median) = &report.failover.median else { return };
         self.say("");
-        self.say(&self.paint(Tone::Strong, "  run   RTO held   RPO held   writes lost   promotion"));
+        self.say(&self.paint(
+            Tone::Strong,
+            "  run   RTO held   RPO held   writes lost   promotion   fence            decided by",
+        ));
         for (number, run) in report.failover.runs.iter().enumerate() {
             self.say(&format!(
-                "  {:>3}   {:>8}   {:>8}   {:>11}   {:>9}",
+                "  {:>3}   {:>8}   {:>8}   {:>11}   {:>9}   {:<14}   {}",
                 number + 1,
                 run.rto_held_ms.map_or_else(|| "never".to_owned(), spoken),
                 spoken(run.rpo_held_ms),
                 counted(run.lost_writes),
                 run.promotion_ms.map_or_else(|| "none".to_owned(), spoken),
+                run.proof.as_deref().unwrap_or("none"),
+                run.decided_by.as_deref().unwrap_or("the agent"),
             ));
         }
         self.say(&format!(

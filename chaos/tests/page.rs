@@ -5,10 +5,19 @@ use lifeboat_chaos::Region;
 use lifeboat_chaos::canary::{Acknowledged, Failed, Failure, Ledger, Way};
 use lifeboat_chaos::html;
 use lifeboat_chaos::report::moves::{Aftermath, Move, Return};
+use lifeboat_chaos::report::sight::Sight;
 use lifeboat_chaos::report::{Evidence, Report, Run};
 use lifeboat_chaos::timeline::{Milestone, Reached, Timeline};
 
 const LOST: u64 = 1_000_000;
+
+fn sight() -> Option<Sight> {
+    let lost = serde_json::json!({ "shop": { "east": { "verdict": "lost", "abstains": null } } });
+    let vantage = |heard: u64, sees| serde_json::json!({ "place": "p", "heard": heard, "sees": sees });
+    let none = serde_json::json!({});
+    let vantages = serde_json::json!({ "east": vantage(4200, none), "west": vantage(80, lost) });
+    Sight::read(&serde_json::json!({ "agent": "witness", "vantages": vantages }), 2_300)
+}
 
 fn run(shift: u64) -> Run {
     let order = |at_ms: u64, region| Acknowledged {
@@ -48,6 +57,8 @@ fn run(shift: u64) -> Run {
     let stuck = (shift == 0).then(|| "it asks <why> & waits".to_owned());
     let timeline = Timeline {
         run: Some("r".to_owned()),
+        decided_by: Some("witness".to_owned()),
+        proof: Some("expired".to_owned()),
         reached: reached.map(at).to_vec(),
         stuck,
         ..Timeline::default()
@@ -58,6 +69,7 @@ fn run(shift: u64) -> Run {
         ledger: &ledger,
         survived: &survived,
         timeline: &timeline,
+        sight: sight(),
         reference_intact: true,
         objectives: (60_000, 30_000),
     })

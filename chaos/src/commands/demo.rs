@@ -24,9 +24,10 @@ const WARM_UP: (usize, Duration) = (300, Duration::from_secs(4));
 
 /// Loses the primary region, shows how it is survived, and brings the workload home.
 ///
-/// Starts two regions on this machine's loopback: PostgreSQL with a streaming standby, a shop in each region, the
-/// lifeboat agent with its DNS authority, and a client that writes an order every 10 ms. Then every process of the
-/// region "east" is killed (kill -9), and the clock runs until the client's first order is taken by "west".
+/// Starts three sites on this machine's loopback: two regions, with a PostgreSQL pair, a shop and a sentry in each, and a
+/// place elsewhere. Each site has a lifeboat agent with its DNS authority, and a member of one etcd. A client writes an
+/// order every 10 ms. Then every process of the site "east" is killed (kill -9), and the clock runs until the client's
+/// first order is taken by "west".
 ///
 /// Then east returns, with an old primary that still believes in itself and has orders that nobody else has: they are
 /// salvaged, and it becomes a standby. Under a thousand writes a second the workload goes home, and away once more.
@@ -42,6 +43,12 @@ pub(crate) struct Demo {
     /// Stop the region's processes (SIGSTOP) and silence its network instead of kill -9: a machine that hangs.
     #[arg(long)]
     freeze: bool,
+    /// One agent on a bastion instead of three that share etcd.
+    #[arg(long)]
+    single: bool,
+    /// Leave out the command that powers a region off: then only what is seen from outside can prove the fence.
+    #[arg(long, conflicts_with = "single")]
+    no_stonith: bool,
     /// Leave the standby's wal_retrieve_retry_interval at PostgreSQL's default of 5 s instead of 100 ms.
     #[arg(long)]
     stall: bool,
@@ -113,6 +120,7 @@ impl Demo {
         canary: Canary,
     ) -> anyhow::Result<(Run, Option<Aftermath>)> {
         let (run, lost) = self.lose(stage, lab, canary).await?;
+        stage.sight(&run);
         stage.verdict(&run, run.ok(self.sync));
         stage.say("");
         if self.failover_only || run.rto_held_ms.is_none() || run.stuck.is_some() {
@@ -125,8 +133,8 @@ impl Demo {
     async fn build(&self, stage: &mut Stage) -> anyhow::Result<Lab> {
         let options = LabOptions {
             setup: Setup { sync: self.sync, stall: self.stall },
-            agent: Some(AgentOptions::default()),
-            sites: false,
+            agent: Some(AgentOptions { power: !self.no_stonith, ..AgentOptions::default() }),
+            sites: !self.single,
             lifeboat: self.lifeboat.clone(),
             chaos: None,
             keep: self.keep,
@@ -134,7 +142,7 @@ impl Demo {
         };
         // What was told last is what is going on now; it is done when the next is told.
         let now = std::cell::RefCell::new((String::from("laying out addresses and folders"), Instant::now()));
-        stage.move_line("building two regions on loopback");
+        stage.move_line("building two regions and what is between them on loopback");
         let next = |what: &str| {
             let (before, since) = now.replace((what.to_owned(), Instant::now()));
             stage.done(&before, since.elapsed());
@@ -177,7 +185,7 @@ impl Demo {
         let headline = format!("  East is lost: its {doomed} processes {how}.");
         stage.say(&stage.paint(Tone::Bad, &headline));
         stage.say("");
-        let timeline = watch::until_served(stage, lab, &canary, lost_ms, OBJECTIVES.0).await;
+        let (timeline, sight) = watch::until_served(stage, lab, &canary, lost_ms, OBJECTIVES.0).await;
         stage.still();
         let ledger = canary.stop().await;
         let survived = lab.orders(Region::West).await.unwrap_or_default();
@@ -190,6 +198,7 @@ impl Demo {
             ledger: &ledger,
             survived: &survived,
             timeline: &timeline,
+            sight,
             reference_intact,
             objectives: OBJECTIVES,
         });
@@ -203,13 +212,28 @@ fn part_of_a_second() -> Duration {
     Duration::from_nanos(since.subsec_nanos().into())
 }
 
-/// Whether lifeboat sees all as it should be: guarding, connected, east healthy, west's database streaming.
+/// Whether lifeboat sees all as it should be: guarding, connected, east healthy, west's database streaming; with several
+/// agents, one of them decides, all say so, and the sentries are at their posts.
 pub(crate) fn well(status: &Value) -> bool {
     let shop = &status["workloads"][WORKLOAD];
     shop["phase"] == "guarding"
         && status["connectivity"]["proven"] == true
         && shop["regions"]["east"]["verdict"] == "healthy"
         && shop["regions"]["west"]["databases"]["orders"].is_object()
+        && agreed(status, shop)
+}
+
+fn agreed(status: &Value, shop: &Value) -> bool {
+    let Some(vantages) = status["vantages"].as_object().filter(|vantages| !vantages.is_empty()) else {
+        return true;
+    };
+    let mut sees = vantages.values().map(|vantage| &vantage["sees"][WORKLOAD]["east"]["verdict"]);
+    let mut sentries = shop["sentries"].as_object().into_iter().flatten();
+    status["decider"].is_object()
+        && status["coordination"]["reached"] == true
+        && sees.all(|verdict| verdict == "healthy")
+        && sentries
+            .all(|(region, sentry)| sentry["says"] == if region == "east" { "writing" } else { "following" })
 }
 
 /// Writes both files and returns the text of the first.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use lifeboat_chaos::postgres::Setup;
-use lifeboat_chaos::{AgentOptions, Lab, LabOptions, Region, To};
+use lifeboat_chaos::{AgentOptions, Lab, LabOptions, Region, Site, To};
 
 use crate::ui::{self, Stage};
 
@@ -19,6 +19,9 @@ pub(crate) struct Up {
     /// Ask a person before every failover.
     #[arg(long)]
     supervised: bool,
+    /// One agent on a bastion instead of three that share etcd.
+    #[arg(long)]
+    single: bool,
     /// Keep the lab's folder with its data and logs.
     #[arg(long)]
     keep: bool,
@@ -34,7 +37,7 @@ impl Up {
         let options = LabOptions {
             setup: Setup { sync: self.sync, stall: false },
             agent: Some(agent),
-            sites: false,
+            sites: !self.single,
             lifeboat: self.lifeboat,
             chaos: None,
             keep: self.keep,
@@ -51,8 +54,18 @@ impl Up {
                 network.door(To::Postgres(region))
             ));
         }
-        ui::line(&format!("  agent: log {}", lab.agent_log().display()));
-        ui::line(&format!("  lifeboat --config {} status", lab.config().display()));
+        if self.single {
+            ui::line(&format!("  agent: log {}", lab.agent_log().display()));
+            ui::line(&format!("  lifeboat --config {} status", lab.config().display()));
+        } else {
+            for site in Site::ALL {
+                let etcd = lab.network().door(To::Etcd(site));
+                ui::line(&format!("  {site}: etcd {etcd}  agent's log {}", lab.agent_log_of(site).display()));
+            }
+            ui::line(&format!(
+                "  lifeboat --config {folder}/{{east,west,witness}}/agent/lifeboat.toml status"
+            ));
+        }
         ui::line(&format!("  chaos power off east --lab {folder} --epoch 1"));
         ui::line(&format!("  chaos host exec east --lab {folder} -- ls data"));
         ui::line("\n  Ctrl-C ends it all.");

@@ -139,6 +139,9 @@ impl Lab {
     ) -> Result<Return, LabError> {
         self.power_cycle(region).await?;
         let isolated = self.write_isolated(region, isolated).await?;
+        if self.options.sites {
+            self.boot_site(region.into()).await?;
+        }
         let before = self.last_sequence().await;
         self.to_region(region, Fault::None);
         let back_ms = now_ms();

@@ -47,6 +47,7 @@ fn run(missing: u64) -> Run {
         ledger: &ledger,
         survived: &survived,
         timeline: &timeline,
+        sight: None,
         reference_intact: true,
         objectives: (60_000, 30_000),
     })

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use lifeboat_chaos::html::{counted, spoken};
 use lifeboat_chaos::report::moves::{Aftermath, Move, Return};
-use lifeboat_chaos::timeline::{Milestone, Reached};
+use lifeboat_chaos::timeline::{Milestone, Reached, Timeline};
 use lifeboat_chaos::{Lab, Planned, Region};
 
 use super::watch::detail;
@@ -111,7 +111,7 @@ fn moments(stage: &Stage, lab: &Lab, old: Region, began_ms: u64, milestones: &[R
         let told = match reached.milestone {
             Milestone::Detected => "the run is on record".to_owned(),
             Milestone::Fenced => format!("{old} is closed, and proven to take no more writes"),
-            other => detail(other, lab, old),
+            other => detail(other, lab, old, &Timeline::default()),
         };
         let title =
             if reached.milestone == Milestone::Detected { "opened" } else { reached.milestone.title() };

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use lifeboat_chaos::agent::SHOP_NAME;
 use lifeboat_chaos::canary::now_ms;
+use lifeboat_chaos::html::sight::proof;
 use lifeboat_chaos::html::spoken;
+use lifeboat_chaos::report::sight::Sight;
 use lifeboat_chaos::timeline::{Milestone, Timeline};
 use lifeboat_chaos::{Canary, Lab, Region};
 use serde_json::Value;
@@ -33,15 +35,27 @@ pub(super) async fn until_served(
     canary: &Canary,
     lost_ms: u64,
     patience_ms: u64,
-) -> Timeline {
+) -> (Timeline, Option<Sight>) {
     let mut shown = Shown::default();
     let mut records: Vec<Value> = Vec::new();
+    let mut sight: Option<Option<Sight>> = None;
     stage.moment(0, Tone::Bad, "east is gone", "every process of it");
     stage.move_line("");
     loop {
         let after = records.last().and_then(|stamped| stamped["sequence"].as_u64()).unwrap_or(0);
         records.extend(lab.records_after(after).await);
         let timeline = Timeline::read(&records);
+        if sight.is_none() && timeline.at(Milestone::Detected).is_some() {
+            // Once, and only where there are several: it takes tens of milliseconds.
+            let at_ms = now_ms().saturating_sub(lost_ms);
+            // Only the one who decides knows which of them count.
+            let decider = timeline.decided_by.as_deref().and_then(|agent| agent.parse().ok());
+            let status = match decider {
+                Some(site) => lab.status_of(site).await,
+                None => None,
+            };
+            sight = Some(status.and_then(|status| Sight::read(&status, at_ms)));
+        }
         shown.show(stage, lab, canary, lost_ms, &timeline);
         let since = now_ms().saturating_sub(lost_ms);
         let first =
@@ -51,7 +65,7 @@ pub(super) async fn until_served(
             Some(_) => "clients are served again".to_owned(),
         });
         if since > patience_ms || timeline.over() && first.is_some_and(|at| now_ms() > at + AFTERWARDS_MS) {
-            return on_record(lab, timeline).await;
+            return (on_record(lab, timeline).await, sight.flatten());
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -62,7 +76,8 @@ async fn on_record(lab: &Lab, live: Timeline) -> Timeline {
     let Some(run) = live.run.clone() else { return live };
     let told = lab.lifeboat(&["explain", &run, "--json"]).await.json();
     match told.as_ref().and_then(|told| told["records"].as_array()) {
-        Some(records) => Timeline::read(records),
+        // Who decides is not in a run's own records.
+        Some(records) => Timeline { decided_by: live.decided_by.clone(), ..Timeline::read(records) },
         None => live,
     }
 }
@@ -78,7 +93,7 @@ impl Shown {
             news.push((order.ended_ms, Tone::Soft, "first order fails", "clients notice".to_owned()));
         }
         for reached in timeline.reached.iter().skip(self.milestones) {
-            let detail = detail(reached.milestone, lab, Region::East);
+            let detail = detail(reached.milestone, lab, Region::East, timeline);
             news.push((reached.at_ms, Tone::Deed, reached.milestone.title(), detail));
         }
         self.milestones = timeline.reached.len().max(self.milestones);
@@ -106,12 +121,18 @@ impl Shown {
 }
 
 /// What a milestone means when `old` is the region that was the primary.
-pub(super) fn detail(milestone: Milestone, lab: &Lab, old: Region) -> String {
+pub(super) fn detail(milestone: Milestone, lab: &Lab, old: Region, timeline: &Timeline) -> String {
     let new = old.other();
     match milestone {
-        Milestone::Detected => format!("lifeboat takes {old} as lost, and can prove its own network"),
+        Milestone::Detected => match &timeline.decided_by {
+            Some(agent) => format!("enough agents see {old} as lost; the one in {agent} decides"),
+            None => format!("lifeboat takes {old} as lost, and can prove its own network"),
+        },
         Milestone::Measured => "how much the standby is behind is known before anything moves".to_owned(),
-        Milestone::Fenced => format!("{old} is powered off, and proven to take no more writes"),
+        Milestone::Fenced => {
+            let proof = timeline.proof.as_deref().map_or_else(|| "proven".to_owned(), proof);
+            format!("{old} takes no more writes: {proof}")
+        }
         Milestone::CaughtUp => format!("{new} has replayed all that {old} ever wrote"),
         Milestone::Salvaged => format!("what only {old} has is kept in files"),
         Milestone::Promoted => format!("{new}'s database is the primary"),
