@@ -132,3 +132,24 @@ fn without_the_coordinator_nothing_is_decided() {
         "an order that was refused came later"
     );
 }
+
+/// `check --environment` tells of each member of etcd, and of the agent's own key.
+#[test]
+fn the_environment_is_checked_up_to_the_coordinator() {
+    let mut council = Council::start(AUTOMATIC);
+    agreed(&council);
+    let check = |council: &Council| {
+        let said = council.lifeboat(0, &["check", "--environment"]);
+        (said.status.code(), String::from_utf8(said.stdout).unwrap())
+    };
+    let (code, said) = check(&council);
+    let count = |said: &str, what: &str| said.lines().filter(|line| line.contains(what)).count();
+    assert!(code == Some(0) && said.contains("ash has the key that is listed for it"), "{said}");
+    assert_eq!(count(&said, "answers, "), 3, "{said}");
+    council.kill_etcd(2);
+    let (code, said) = check(&council);
+    assert_eq!((code, count(&said, "answers, "), count(&said, "warning  etcd ")), (Some(0), 2, 1), "{said}");
+    council.kill_etcd(1);
+    let (code, said) = check(&council);
+    assert!(code == Some(1) && said.contains("of 3 members of etcd are of use"), "{said}");
+}

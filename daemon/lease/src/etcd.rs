@@ -49,6 +49,7 @@ mod keys;
 mod members;
 mod orders;
 mod record;
+mod survey;
 mod tenure;
 mod testimony;
 mod trouble;
@@ -56,6 +57,7 @@ mod watching;
 mod writes;
 
 pub use expiry::expiry_after;
+pub use survey::{MemberLook, survey};
 pub use writes::EtcdLeases;
 
 /// Where etcd is, and who we are there.

@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** nothing is changed: databases are only read, name servers get an update that changes nothing.
 
+mod coordinator;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -66,8 +68,10 @@ pub(super) async fn look(wiring: &Wiring) -> Result<Vec<Finding>, Failure> {
         ViaWiring::Rfc2136(server) => Some(look_at_server(name, written, server)),
         ViaWiring::Authority => None,
     });
-    let (witnesses, databases, names) = tokio::join!(witnesses, databases, join_all(updated));
-    Ok(witnesses.into_iter().chain(databases).chain(names.into_iter().flatten()).collect())
+    let shared = coordinator::look(wiring);
+    let (witnesses, databases, names, shared) = tokio::join!(witnesses, databases, join_all(updated), shared);
+    let names = names.into_iter().flatten();
+    Ok(witnesses.into_iter().chain(shared).chain(databases).chain(names).collect())
 }
 
 fn format_of(workload: &str, finding: Finding) -> Finding {
