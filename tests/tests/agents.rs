@@ -153,3 +153,28 @@ fn the_environment_is_checked_up_to_the_coordinator() {
     let (code, said) = check(&council);
     assert!(code == Some(1) && said.contains("of 3 members of etcd are of use"), "{said}");
 }
+
+/// In supervised mode a person is asked, with what each vantage says, and may answer through any agent.
+#[test]
+fn a_person_is_asked_with_the_evidence_of_each_vantage_and_answers_anywhere() {
+    let council = Council::start("mode = \"supervised\"\nfreshness = \"10s\"");
+    let decider = agreed(&council);
+    all_well(&council);
+    council.east.set(false);
+    council.until("every agent knows what is asked", || {
+        (0..3).all(|n| council.status(n)["workloads"]["shop"]["run"]["question"].is_object())
+    });
+    let other = (decider + 1) % 3;
+    let run = council.status(other)["workloads"]["shop"]["run"]["run"].as_str().unwrap().to_owned();
+    let said = String::from_utf8(council.lifeboat(other, &["explain", &run]).stdout).unwrap();
+    let votes = said.lines().filter(|line| line.contains("lost, proven, a vote")).count();
+    assert!(votes >= 2 && said.contains("of 3 saw the loss of east"), "{said}");
+    let answer = council.status(other)["workloads"]["shop"]["run"]["answer"].as_str().unwrap().to_owned();
+    // It is written for a shell.
+    let words: Vec<&str> = answer.split(' ').skip(1).map(|word| word.trim_matches('"')).collect();
+    let said = council.lifeboat(other, &words);
+    assert!(said.status.success(), "{answer}: {said:?}");
+    council.until("the workload lives in the west, for every agent", || {
+        (0..3).all(|n| council.status(n)["workloads"]["shop"]["primary"] == "west")
+    });
+}

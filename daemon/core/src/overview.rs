@@ -83,6 +83,12 @@ impl Guardian {
     }
 }
 
+/// What each vantage says of a region; nothing for an agent that is alone.
+pub(crate) fn seen_by_all(gates: &Gates<'_>, region: &RegionName) -> BTreeMap<AgentName, SeenStatus> {
+    let each = gates.agents.keys();
+    each.filter_map(|vantage| Some((vantage.clone(), seen_by(gates, vantage, region)?))).collect()
+}
+
 fn seen_by(gates: &Gates<'_>, vantage: &AgentName, region: &RegionName) -> Option<SeenStatus> {
     let seen = if vantage == gates.agent {
         gates.seen_here(region)

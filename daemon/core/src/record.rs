@@ -3,6 +3,8 @@
 //! **Invariant:** a record says what was decided or what came back, never how to compute it again.
 //! **Invariant:** fields are only added, with a default; a changed meaning is a new variant.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Gate;
@@ -14,7 +16,7 @@ use crate::order::Question;
 use crate::outcome::Outcome;
 use crate::plan::Plan;
 use crate::reason::Reason;
-use crate::status::Verdict;
+use crate::status::{SeenStatus, Verdict};
 use crate::time::Moment;
 
 /// A record with its place in the journal.
@@ -107,7 +109,15 @@ pub enum Record {
     /// The loss that the promotion would mean.
     LossMeasured { workload: WorkloadName, run: RunId, loss: Loss },
     /// The run waits for a person.
-    Asked { workload: WorkloadName, run: RunId, question: Question, expires: Moment },
+    Asked {
+        workload: WorkloadName,
+        run: RunId,
+        question: Question,
+        expires: Moment,
+        /// What each vantage said of the old primary at that moment; empty when this agent was alone.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        seen: BTreeMap<AgentName, SeenStatus>,
+    },
     /// A person accepted what was asked; `remaining` others still have to.
     Approved {
         workload: WorkloadName,

@@ -11,6 +11,7 @@ use crate::loss::{Basis, DatabaseLoss, Loss, LossManifest};
 use crate::machine::Phase;
 use crate::names::{RegionName, RunId};
 use crate::outcome::{Fault, FaultKind, FenceProof, Outcome, Output};
+use crate::overview::seen_by_all;
 use crate::plan::Action;
 use crate::reason::Reason;
 use crate::record::{Ending, Record, Trigger};
@@ -64,7 +65,7 @@ impl Deciding<'_> {
         }
         let old_primary = self.gates().confirmed(&run.plan.from);
         let situation = Situation { now: self.now, policy: &self.workload.policy, old_primary };
-        let (next, id) = (run.next(situation), run.id().clone());
+        let (next, id, from) = (run.next(situation), run.id().clone(), run.plan.from.clone());
         let workload = self.name();
         match next {
             Next::Busy => return false,
@@ -76,7 +77,9 @@ impl Deciding<'_> {
             Next::Ask(question) => {
                 let expires = self.now + self.workload.policy.failover.approval_expires;
                 self.decision.wake_at(expires);
-                self.write(Record::Asked { workload, run: id.clone(), question: question.clone(), expires });
+                let seen = seen_by_all(&self.gates(), &from);
+                let asked = question.clone();
+                self.write(Record::Asked { workload, run: id.clone(), question: asked, expires, seen });
                 self.tell(Severity::Critical, Reason::Asking { question, run: id });
             }
             Next::Strand(step, reason) => {

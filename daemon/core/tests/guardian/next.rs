@@ -121,7 +121,10 @@ fn a_run_that_asks_does_not_end_while_a_step_is_under_way() {
     let mut run = under_way(Kind::Failover, None, vec![fence(), asks], &["fence"]);
     let Next::Ask(question) = next(&run, BEGAN, Verdict::Lost) else { panic!("nothing is asked") };
     let expires = BEGAN + seconds(60);
-    run.apply(BEGAN, &Record::Asked { workload: shop(), run: "shop-e1".into(), question, expires });
+    run.apply(
+        BEGAN,
+        &Record::Asked { workload: shop(), run: "shop-e1".into(), question, expires, seen: [].into() },
+    );
     assert_eq!(next(&run, expires, Verdict::Lost), Next::Busy, "its fence may be there in the next moment");
     assert_eq!(next(&run, BEGAN, Verdict::Healthy), Next::Busy);
 }

@@ -1,11 +1,12 @@
 //! Several agents, for a person: who decides, whether the coordinator is reached, and who sees what.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use lifeboat_core::head::Guarded;
 use lifeboat_core::status::{SeenStatus, Status, VantageStatus, Verdict, WorkloadStatus};
 use lifeboat_core::time::length;
-use lifeboat_core::{AgentName, WorkloadName};
+use lifeboat_core::{AgentName, RegionName, WorkloadName};
 
 use crate::ui::{Tone, paint, tone};
 
@@ -78,6 +79,25 @@ pub(crate) fn write_matrix(page: &mut String, status: &Status, name: &WorkloadNa
         let line = format!("  {:<NAME$} {place:<NAME$} {:<10}{cells}", agent.as_str(), heard(vantage));
         let _ = writeln!(page, "{}", line.trim_end());
         write_doubts(page, agent, vantage, name, workload);
+    }
+}
+
+/// What each vantage said of a region when a person was asked.
+pub(crate) fn write_evidence(page: &mut String, region: &RegionName, seen: &BTreeMap<AgentName, SeenStatus>) {
+    for (agent, seen) in seen {
+        let _ = writeln!(page, "    {:<NAME$} {} {}", agent.as_str(), cell(Some(seen)), seen.reason);
+        let no_vote = seen.abstains.as_ref().filter(|a| seen.verdict == Verdict::Lost && **a != seen.reason);
+        if let Some(abstains) = no_vote {
+            let _ = writeln!(page, "    {} {abstains}", paint(Tone::Warn, "no vote:"));
+        }
+    }
+    if !seen.is_empty() {
+        let votes = seen.values().filter(|seen| seen.abstains.is_none()).count();
+        let _ = writeln!(
+            page,
+            "    {votes} of {} saw the loss of {region} and could prove it, when this was asked",
+            seen.len()
+        );
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use lifeboat_core::status::Status;
 use lifeboat_core::time::length;
-use lifeboat_core::{Stamped, WorkloadName};
+use lifeboat_core::{Record, Stamped, WorkloadName};
 
 use crate::summary::RunSummary;
 use crate::ui::{Tone, paint};
@@ -23,6 +23,9 @@ pub(crate) fn run(summary: &RunSummary, records: &[&Stamped]) -> String {
             format!("+{}", length(stamped.at.since(summary.opened)))
         };
         let _ = writeln!(page, "{}  {time:>10}  {}", stamped.at, stamped.record);
+        if let Record::Asked { seen, .. } = &stamped.record {
+            council::write_evidence(&mut page, from, seen);
+        }
     }
     page
 }

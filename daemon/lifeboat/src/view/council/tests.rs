@@ -148,3 +148,28 @@ fn the_page_shows_the_sentries_and_an_agent_alone_shows_no_table() {
     status.coordination = None;
     assert!(!view::status::page(&status).contains("seen by"));
 }
+
+#[test]
+fn what_each_vantage_said_stands_under_the_question() {
+    let mut page = String::new();
+    let unproven = Reason::VantageUnproven { vantage: "birch".into() };
+    let seen =
+        [("ash", lost(true, None)), ("birch", lost(false, Some(unproven))), ("cedar", healthy("east"))];
+    let seen: BTreeMap<AgentName, SeenStatus> = seen.map(|(agent, seen)| (agent.into(), seen)).into();
+    write_evidence(&mut page, &"east".into(), &seen);
+    let lines: Vec<&str> = page.lines().map(str::trim).collect();
+    assert!(
+        lines[0].starts_with("ash            lost, proven, a vote   orders@east of east is down"),
+        "{page}"
+    );
+    assert!(
+        lines[1].starts_with("birch          lost, not proven       orders@east of east is down"),
+        "{page}"
+    );
+    assert_eq!(lines[2], "no vote: birch sees a loss, and cannot prove its own connectivity");
+    assert!(lines[3].starts_with("cedar          healthy"), "{page}");
+    assert_eq!(lines[4], "1 of 3 saw the loss of east and could prove it, when this was asked");
+    page.clear();
+    write_evidence(&mut page, &"east".into(), &BTreeMap::new());
+    assert_eq!(page, "", "an agent that is alone has nothing to add");
+}
