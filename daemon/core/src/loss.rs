@@ -54,6 +54,17 @@ pub struct PrimarySample {
     pub synchronous: std::collections::BTreeSet<String>,
     /// Whether this was the last thing seen before the trouble began, and not long before it.
     pub continuous: bool,
+    /// What this agent itself saw of its log, oldest first: when a look began, on this agent's clock, and where the log ended
+    /// in it. Empty where no other agent writes heartbeats: then the stamps on the target are this clock's, too.
+    pub marks: Vec<(Moment, Lsn)>,
+}
+
+impl PrimarySample {
+    /// The newest moment of this agent's own clock from before which the target has everything; none when it lacks all that
+    /// this agent saw.
+    fn mark(&self, received: Lsn) -> Option<Moment> {
+        self.marks.iter().rev().find(|(_, written)| *written <= received).map(|(at, _)| *at)
+    }
 }
 
 impl Loss {
@@ -94,13 +105,17 @@ impl Loss {
     fn of_one(now: Moment, target: &TargetPosition, sample: Option<&PrimarySample>) -> Self {
         let position = &target.position;
         let synchronous = sample.is_some_and(|s| s.continuous && s.synchronous.contains(&position.name));
+        // With several agents the newest stamp is perhaps another clock's, and one that is ahead would hide a loss: what this
+        // agent saw of the log itself is counted on its own clock alone.
+        let own = sample.filter(|s| !s.marks.is_empty());
+        let heartbeat = own.map_or(position.heartbeat, |sample| sample.mark(position.received));
         // Stamped later than now: the clock stepped back in between, and the difference says nothing.
-        let behind = position.heartbeat.filter(|stamped| *stamped <= now).map(|stamped| now.since(stamped));
+        let behind = heartbeat.filter(|stamped| *stamped <= now).map(|stamped| now.since(stamped));
         Self {
             at_most: if synchronous { Some(Duration::ZERO) } else { behind },
             bytes: sample.map(|s| s.written.ahead_of(position.received)),
             sample_age: sample.map(|s| now.since(s.at)),
-            newest_heartbeat: position.heartbeat,
+            newest_heartbeat: heartbeat,
             basis: if synchronous { Basis::Synchronous } else { Basis::Heartbeat },
         }
     }
@@ -257,6 +272,7 @@ mod tests {
             written: Lsn::new(written),
             synchronous: synchronous.iter().map(|s| (*s).to_owned()).collect::<BTreeSet<_>>(),
             continuous: true,
+            marks: Vec::new(),
         }
     }
 
@@ -295,6 +311,21 @@ mod tests {
         let mut old = sample(8_000, 900, &["west"]);
         old.continuous = false;
         assert_eq!(measured(target(900, Some(4_000)), Some(old)).basis, Basis::Heartbeat);
+    }
+
+    #[test]
+    fn the_clock_of_another_agent_hides_no_loss() {
+        // The newest heartbeat on the target was stamped by an agent whose clock is ahead.
+        let ahead = target(500, Some(9_900));
+        let mut seen = sample(8_000, 900, &[]);
+        assert_eq!(measured(ahead.clone(), Some(seen.clone())).at_most, Some(Duration::from_millis(100)));
+        let at = Moment::from_millis;
+        seen.marks = vec![(at(2_000), Lsn::new(400)), (at(3_000), Lsn::new(500)), (at(4_000), Lsn::new(501))];
+        let loss = measured(ahead.clone(), Some(seen.clone()));
+        assert_eq!(loss.at_most, Some(Duration::from_millis(7_000)));
+        assert_eq!(loss.until(at(11_000)).at_most, Some(Duration::from_millis(8_000)));
+        // It lacks all that this agent saw: nothing is known, and nothing is taken as zero.
+        assert_eq!(measured(target(399, Some(9_900)), Some(seen)).at_most, None);
     }
 
     #[test]

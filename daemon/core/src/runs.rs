@@ -321,7 +321,10 @@ impl Deciding<'_> {
     fn measured(&self, from: &RegionName, outcome: &Outcome) -> Option<Loss> {
         let Outcome::Succeeded(Output::Positions { positions }) = outcome else { return None };
         let w = &self.workload;
-        let samples = w.survey.primary_samples(&w.policy, self.agent, from);
+        let mut samples = w.survey.primary_samples(&w.policy, self.agent, from);
+        if !self.agents.is_empty() {
+            samples.iter_mut().for_each(|(name, sample)| sample.marks = w.survey.marks(from, name));
+        }
         Some(Loss::measure(self.now, positions, &samples))
     }
 

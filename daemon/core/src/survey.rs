@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::event::Witnessing;
 use crate::health::{Judgement, Judging, ProbeHealth, Trouble, judge};
 use crate::loss::PrimarySample;
-use crate::names::{AgentName, DatabaseName, Epoch, ProbeName, RegionName};
+use crate::names::{AgentName, DatabaseName, Epoch, Lsn, ProbeName, RegionName};
 use crate::policy::{ConnectivityPolicy, WorkloadPolicy};
 use crate::reason::Reason;
 use crate::sighting::{DatabaseSample, DatabaseState, Evidence, Sighting};
@@ -96,8 +96,9 @@ pub(crate) struct Survey {
     samples: BTreeMap<(RegionName, DatabaseName), (Moment, DatabaseSample)>,
     /// Where a primary was last seen committing, by database.
     primaries: BTreeMap<DatabaseName, (RegionName, PrimarySample)>,
-    /// When the newest heartbeats were stamped that a primary acknowledged, by region and database, oldest first.
-    acknowledged: BTreeMap<(RegionName, DatabaseName), VecDeque<Moment>>,
+    /// When the newest heartbeats were stamped that a primary acknowledged, and where its log ended then, by region and
+    /// database, oldest first.
+    acknowledged: BTreeMap<(RegionName, DatabaseName), VecDeque<(Moment, Lsn)>>,
 }
 
 impl Survey {
@@ -129,15 +130,15 @@ impl Survey {
 
     fn note_sample(&mut self, region: &RegionName, at: Moment, sample: &DatabaseSample) {
         if let DatabaseState::Primary { written, synchronous, heartbeat: Some(stamped) } = &sample.state {
-            let seen =
-                PrimarySample { at, written: *written, synchronous: synchronous.clone(), continuous: true };
+            let (synchronous, marks) = (synchronous.clone(), Vec::new());
+            let seen = PrimarySample { at, written: *written, synchronous, continuous: true, marks };
             self.primaries.insert(sample.database.clone(), (region.clone(), seen));
             let place = (region.clone(), sample.database.clone());
             let kept = self.acknowledged.entry(place).or_default();
             if kept.len() == HEARTBEATS_KEPT {
                 kept.pop_front();
             }
-            kept.push_back(*stamped);
+            kept.push_back((*stamped, *written));
         }
         self.samples.insert((region.clone(), sample.database.clone()), (at, sample.clone()));
     }
@@ -191,6 +192,12 @@ impl Survey {
 
     /// When the newest heartbeats were stamped that a primary in the region acknowledged, oldest first.
     pub(crate) fn acknowledged(&self, region: &RegionName, database: &DatabaseName) -> Vec<Moment> {
+        let kept = self.acknowledged.get(&(region.clone(), database.clone()));
+        kept.into_iter().flatten().map(|(stamped, _)| *stamped).collect()
+    }
+
+    /// The same, each with where the log ended then.
+    pub(crate) fn marks(&self, region: &RegionName, database: &DatabaseName) -> Vec<(Moment, Lsn)> {
         let kept = self.acknowledged.get(&(region.clone(), database.clone()));
         kept.into_iter().flatten().copied().collect()
     }
