@@ -13,6 +13,7 @@ const TEXTS: &[(&str, &str)] = shipped![
     "agent-frozen",
     "clock-back",
     "clock-forward",
+    "clocks-apart",
     "coordinator-down",
     "database-frozen",
     "dns-api-fails",
