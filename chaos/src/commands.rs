@@ -124,3 +124,15 @@ async fn perform(verb: Verb) -> anyhow::Result<u8> {
         Verb::Shop(shop) => shop.run().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_verb_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

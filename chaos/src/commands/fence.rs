@@ -38,11 +38,11 @@ pub(crate) struct Fence {
     #[arg(long, value_parser = case)]
     case: Option<Case>,
     /// With a synchronous standby alone.
-    #[arg(long, conflicts_with = "r#async")]
+    #[arg(long, conflicts_with = "asynchronous")]
     sync: bool,
     /// With an asynchronous standby alone.
-    #[arg(long)]
-    r#async: bool,
+    #[arg(long = "async")]
+    asynchronous: bool,
     /// Leave out the command that powers a region off: then only what is seen from outside can prove a fence.
     #[arg(long)]
     no_stonith: bool,
@@ -68,7 +68,7 @@ impl Fence {
         let mut runs = Vec::new();
         for case in Case::ALL.into_iter().filter(|case| self.case.is_none_or(|only| only == *case)) {
             for sync in [false, true] {
-                if sync && self.r#async || !sync && self.sync {
+                if sync && self.asynchronous || !sync && self.sync {
                     continue;
                 }
                 for _ in 0..self.runs {
