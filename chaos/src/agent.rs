@@ -55,6 +55,16 @@ pub struct AgentOptions {
     pub tenure: String,
     /// With three agents: how long the write lease of a sentry does.
     pub lease: String,
+    /// With three agents: whether a sentry sits beside each database.
+    pub sentries: bool,
+    /// How long nothing must be heard of a region, at the demo's pace, until it counts as lost, as in the file.
+    pub silence: String,
+    /// Whether the census asks a further resolver for the shop's name, which can be told to keep what it knows.
+    pub resolver: bool,
+    /// With three agents: how long the step that verifies a failover may take, once; the shipped page's when empty.
+    pub verify: String,
+    /// Whether the shop has a second name, on a name server that nobody answers for.
+    pub dead_name_server: bool,
 }
 
 impl Default for AgentOptions {
@@ -68,6 +78,11 @@ impl Default for AgentOptions {
             failover: "hold_down = \"2s\"\n".to_owned(),
             tenure: "2s".to_owned(),
             lease: "3s".to_owned(),
+            sentries: true,
+            silence: "3s".to_owned(),
+            resolver: false,
+            verify: String::new(),
+            dead_name_server: false,
         }
     }
 }
@@ -93,6 +108,8 @@ pub struct Seat {
     pub site: Option<Site>,
     /// The agents it shares the record with, and their sentries.
     pub council: Council,
+    /// The name servers that the census asks, besides its own.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 /// What several agents know of each other: public keys, as `lifeboat key` and `lifeboat sentry --key` print them.
@@ -117,7 +134,7 @@ impl Seat {
     /// That of an agent that is alone.
     #[must_use]
     pub fn alone() -> Seat {
-        Seat { site: None, council: Council::default() }
+        Seat { site: None, council: Council::default(), resolvers: Vec::new() }
     }
 
     /// Where its connections come from.
@@ -133,7 +150,7 @@ impl Seat {
     }
 
     /// `[agent]`, `[lease]` and all agents.
-    fn text(&self, lab: &Path, network: &Network, witnesses: &str, tenure: &str) -> String {
+    fn text(&self, lab: &Path, network: &Network, witnesses: &str, options: &AgentOptions) -> String {
         let state = quoted(&self.folder(lab).join("state").display());
         let Some(site) = self.site else {
             return format!(
@@ -142,12 +159,14 @@ impl Seat {
             );
         };
         let etcd = Site::ALL.map(|to| format!("\"http://{}\"", network.path(self.from(), To::Etcd(to))));
+        let pages = quoted(&self.folder(lab).join("runbooks").display());
+        let pages = if options.verify.is_empty() { String::new() } else { format!("runbooks = {pages}\n") };
         let mut text = format!(
-            "[agent]\nname = \"{site}\"\nregion = \"{site}\"\nstate = {state}\nlisten = \"{}\"\n{witnesses}\n\
+            "[agent]\nname = \"{site}\"\nregion = \"{site}\"\nstate = {state}\n{pages}listen = \"{}\"\n{witnesses}\n\
              [lease]\nkind = \"etcd\"\ncluster = \"{WORKLOAD}\"\nendpoints = [{}]\nttl = {}\n\n",
             network.door(To::Agent(site)),
             etcd.join(", "),
-            quoted(&tenure),
+            quoted(&options.tenure),
         );
         for (other, key) in &self.council.agents {
             let address = network.path(self.from(), To::Agent(*other));
@@ -186,10 +205,13 @@ pub fn config(
     let alone = if options.supervised { "" } else { "lone_vantage = \"accepted\"\n" };
     let judged = if seat.site.is_none() { alone.to_owned() } else { seat.council.fences() };
     let (witness_pace, pace) = match options.policy {
-        ProbePolicy::Defaults => ("", ""),
+        ProbePolicy::Defaults => ("", String::new()),
         ProbePolicy::Demo => (
             "witness_interval = \"1s\"\nwitness_timeout = \"1s\"\n",
-            "interval = \"1s\"\ntimeout = \"1s\"\nfailures = 3\nrecoveries = 2\nsilence = \"3s\"\n",
+            format!(
+                "interval = \"1s\"\ntimeout = \"1s\"\nfailures = 3\nrecoveries = 2\nsilence = {}\n",
+                quoted(&options.silence)
+            ),
         ),
     };
     let witnesses = format!("witnesses = [{}]\n{witness_pace}", witnesses.join(", "));
@@ -197,7 +219,7 @@ pub fn config(
         "# Written by chaos for one lab.\n{}\n[[notify]]\nkind = \"log\"\n\n\
          [[region]]\nname = \"east\"\n[[region]]\nname = \"west\"\n\n\
          [authority]\nzone = \"lab.test.\"\nlisten = [{}]\nnameservers = [{}]\n\n",
-        seat.text(lab, network, &witnesses, &options.tenure),
+        seat.text(lab, network, &witnesses, options),
         quoted(&own),
         (1..=authorities.len()).map(|n| format!("\"ns{n}.lab.test.\"")).collect::<Vec<_>>().join(", "),
     );
@@ -231,11 +253,11 @@ pub fn config(
             let _ = write!(text, "[workload.fence.{region}]\ncommand = {order}\ntimeout = \"20s\"\n\n");
         }
     }
-    text += &database(lab, network, pace, seat);
+    text += &database(lab, network, &pace, seat);
     if let Some(lifeboat) = lifeboat {
         text += &hosts(lab, chaos, lifeboat, network, seat.site);
     }
-    text + &probes(network, pace, from) + &names(network, &authorities, own)
+    text + &probes(network, &pace, from) + &names(network, &seat.resolvers, own, options, &seat.folder(lab))
 }
 
 fn database(lab: &Path, network: &Network, pace: &str, seat: &Seat) -> String {
@@ -292,18 +314,50 @@ fn probes(network: &Network, pace: &str, from: From) -> String {
     Region::ALL.map(probe).concat()
 }
 
-fn names(network: &Network, authorities: &[SocketAddr], own: SocketAddr) -> String {
+fn names(
+    network: &Network,
+    resolvers: &[SocketAddr],
+    own: SocketAddr,
+    options: &AgentOptions,
+    folder: &Path,
+) -> String {
     // An agent asks its own authority anyway; those of the others are resolvers to it.
-    let all = authorities.iter().map(|authority| format!("\"{authority}\"")).collect::<Vec<_>>().join(", ");
-    let others = if authorities.len() > 1 { format!("resolvers = [{all}]\n") } else { String::new() };
-    format!(
+    let all: Vec<&SocketAddr> = resolvers.iter().collect();
+    let several = all.len() > 1;
+    let all = all.iter().map(|authority| format!("\"{authority}\"")).collect::<Vec<_>>().join(", ");
+    let others = if several { format!("resolvers = [{all}]\n") } else { String::new() };
+    let dead = if options.dead_name_server { dead_name(network, folder) } else { String::new() };
+    let text = format!(
         "[[workload.dns]]\nname = \"{SHOP_NAME}\"\nvia = \"authority\"\nttl = \"1s\"\n{others}[workload.dns.target]\n\
          east = [\"{}\"]\nwest = [\"{}\"]\n\n[workload.canary]\nurl = \"http://{}:{}/health\"\nbody = \"ok\"\nresolver = \"{own}\"\ntimeout = \"1s\"\n",
         network.host(Region::East),
         network.host(Region::West),
         SHOP_NAME.trim_end_matches('.'),
         network.shop,
+    );
+    text + &dead
+}
+
+/// A second name of the shop, in a zone whose server is an address that nobody listens at.
+fn dead_name(network: &Network, folder: &Path) -> String {
+    let key = folder.join("dead.key");
+    format!(
+        "\n[[workload.dns]]\nname = \"www.dead.test.\"\nvia = \"rfc2136\"\nttl = \"1s\"\nzone = \"dead.test.\"\n\
+         server = \"{}:9\"\nkey_name = \"lab.\"\nkey_file = {}\n[workload.dns.target]\neast = [\"{}\"]\nwest = [\"{}\"]\n",
+        network.host(Region::West),
+        quoted(&key.display()),
+        network.host(Region::East),
+        network.host(Region::West),
     )
+}
+
+/// The shipped page of a failover, with another time for one attempt at verifying.
+#[must_use]
+pub fn failover_page(verify: &str) -> String {
+    let shipped = include_str!("../../runbooks/failover.toml");
+    let (before, step) = shipped.split_once("name = \"verify\"").unwrap_or((shipped, ""));
+    let step = step.replacen("timeout = \"2m\"", &format!("timeout = \"{verify}\""), 1);
+    format!("{before}name = \"verify\"{step}")
 }
 
 /// What a command said.

@@ -8,6 +8,7 @@ mod fence;
 mod host;
 mod list;
 mod power;
+mod run;
 mod shop;
 mod simulate;
 mod switchover;
@@ -41,6 +42,7 @@ Examples:
   chaos demo --freeze         the region hangs instead of dying
   chaos switchover --runs 5   planned moves alone, there and back, under a thousand writes a second
   chaos fence --runs 5        what an old primary does after a new one has taken over
+  chaos run primary-lost      a scenario on real servers; without a name all of them
   chaos up                    a lab to play with, until Ctrl-C
   chaos simulate --seeds 1000 a thousand pretend worlds with everything broken, judged
   chaos list                  the scenarios; `chaos simulate NAME` runs one in the pretend world
@@ -53,6 +55,7 @@ enum Verb {
     Demo(demo::Demo),
     Switchover(switchover::Switchover),
     Fence(fence::Fence),
+    Run(run::Run),
     Up(up::Up),
     Simulate(simulate::Simulate),
     List(list::List),
@@ -115,6 +118,7 @@ async fn perform(verb: Verb) -> anyhow::Result<u8> {
         Verb::Demo(demo) => Box::pin(demo.run()).await,
         Verb::Switchover(switchover) => Box::pin(switchover.run()).await,
         Verb::Fence(fence) => Box::pin(fence.run()).await,
+        Verb::Run(run) => Box::pin(run.run()).await,
         Verb::Up(up) => Box::pin(up.run()).await,
         Verb::Simulate(simulate) => simulate.run(),
         Verb::List(list) => list.run(),

@@ -27,8 +27,8 @@ use crate::region::{Place, Site, To};
 use crate::rules::Rules;
 
 /// Milliseconds between two signs of life of a leader, and after how many without one an election begins.
-const HEARTBEAT_MS: &str = "50";
-const ELECTION_MS: &str = "500";
+const HEARTBEAT_MS: &str = "100";
+const ELECTION_MS: &str = "1000";
 /// How long the members may take to agree; a busy machine with two cores takes a second or two.
 const UP_WITHIN: Duration = Duration::from_secs(60);
 /// How long one question may take: an election is over by then.
@@ -133,6 +133,8 @@ impl Etcd {
         let mut command = tethered(&self.program, Owner::Same);
         command.args(["--name", site.name(), "--data-dir", "data", "--logger", "zap"]);
         command.args(["--log-outputs", "stderr", "--log-level", "warn"]);
+        // Leases are renewed a few times a second: without this each renewal would be kept for ever.
+        command.args(["--auto-compaction-mode", "periodic", "--auto-compaction-retention", "10m"]);
         command.args(["--heartbeat-interval", HEARTBEAT_MS, "--election-timeout", ELECTION_MS]);
         command.args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(advertised)]);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);

@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
+use crate::lab::sites::Part;
 use crate::lab::{Lab, LabError};
 use crate::network::WITNESSES;
 use crate::postgres::{AGENT_USER, PostgresError};
 use crate::process::{self, Signal};
 use crate::proxy::Fault;
-use crate::region::{From, Region, To};
+use crate::region::{From, Region, Site, To};
 
 impl Lab {
     /// Cuts or heals the agent's own network: every path from the agent, to its witnesses too.
@@ -131,6 +132,15 @@ impl Lab {
     pub fn freeze_agent(&self, frozen: bool) -> Result<(), LabError> {
         let signal = if frozen { Signal::STOP } else { Signal::CONT };
         Ok(process::signal(self.agent_pid().as_slice(), signal)?)
+    }
+
+    /// Restarts the agent of a site with a clock that is wrong by so many seconds.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restart_with_clock(&self, site: Site, step: i64) -> Result<(), LabError> {
+        self.kill(site, Part::Agent)?;
+        self.start_agent_with_clock(site, step).await
     }
 
     async fn settings(&self, region: Region, statements: &[&str]) -> Result<(), LabError> {

@@ -29,6 +29,7 @@ use crate::power::PowerError;
 use crate::process::{self, Nursery, Owner, ProcessError, tethered};
 use crate::proxy::{Fault, Proxy};
 use crate::region::{From, Region, Site, To};
+use crate::relay::Relay;
 use crate::rules::Rules;
 use crate::undertaker;
 use crate::witness::Witness;
@@ -129,6 +130,10 @@ pub struct Lab {
     lifeboat: Option<PathBuf>,
     agent: Mutex<Option<i32>>,
     etcd: OnceLock<Etcd>,
+    /// The way to each site's name server; none in a lab of one agent.
+    relays: BTreeMap<Site, Relay>,
+    /// A resolver that the census asks as well.
+    resolver: Option<Relay>,
     rules: Rules,
     options: LabOptions,
     folder: Folder,
@@ -257,6 +262,17 @@ impl Lab {
             directory.write(&folder.path, seat.site).map_err(io("write the hosts' directory"))?;
         }
         let (proxies, witnesses) = connect(&network, options.sites).await?;
+        let wanted = options.agent.as_ref().is_some_and(|agent| agent.resolver);
+        let resolver = match wanted {
+            // It asks the name server that stays.
+            true => Some(Relay::start(network.authority_of(Site::West)).await.map_err(io("open a relay"))?),
+            false => None,
+        };
+        let mut relays = BTreeMap::new();
+        for site in Site::ALL.into_iter().filter(|_| options.sites) {
+            let relay = Relay::start(network.authority_of(site)).await.map_err(io("open a relay"))?;
+            relays.insert(site, relay);
+        }
         let nursery = Nursery::open().map_err(io("start a thread"))?;
         let agent = Mutex::new(None);
         let lab = Lab {
@@ -270,6 +286,8 @@ impl Lab {
             lifeboat,
             agent,
             etcd: OnceLock::new(),
+            relays,
+            resolver,
             rules: Rules::default(),
             options,
             folder,

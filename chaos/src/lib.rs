@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod canary;
+pub mod enactment;
 pub mod etcd;
 mod faults;
 pub mod holdout;
@@ -22,6 +23,7 @@ pub mod power;
 pub mod process;
 pub mod proxy;
 pub mod region;
+pub mod relay;
 pub mod report;
 pub mod resolver;
 pub mod rules;
@@ -29,6 +31,7 @@ pub mod scenario;
 pub mod sentry;
 pub mod shop;
 pub mod simulate;
+
 pub mod timeline;
 pub mod undertaker;
 pub mod witness;

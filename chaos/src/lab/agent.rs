@@ -8,10 +8,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Lab, LabError, UP_WITHIN, io};
-use crate::agent::{self, AgentOptions, Said, Seat};
+use crate::agent::{self, AgentOptions, SHOP_NAME, Said, Seat};
 use crate::process::{self, Owner, tethered};
 use crate::region::{Region, Site};
+use crate::relay::{Manner, Relay};
 use crate::resolver::Names;
+use crate::resolver::Resolver;
 
 impl Lab {
     /// Writes `lifeboat.toml` of a single agent.
@@ -52,7 +54,24 @@ impl Lab {
     /// The DNS authorities of the lab's agents.
     #[must_use]
     pub fn authorities(&self) -> Vec<SocketAddr> {
-        self.network.authorities(self.options.sites)
+        if self.relays.is_empty() {
+            return self.network.authorities(false);
+        }
+        self.relays.values().map(Relay::address).collect()
+    }
+
+    /// Who is asked by the census.
+    pub(super) fn resolvers(&self) -> Vec<SocketAddr> {
+        self.authorities().into_iter().chain(self.resolver.as_ref().map(Relay::address)).collect()
+    }
+
+    /// Lets the further resolver keep what it knows, or ask again.
+    pub async fn keep_answers(&self, keeps: bool) {
+        if let Some(resolver) = &self.resolver {
+            // What it keeps is what it knows by then.
+            Resolver::new(&[resolver.address()], SHOP_NAME).address().await;
+            resolver.set(if keeps { Manner::Keep } else { Manner::Ask });
+        }
     }
 
     /// Asks the agents' name servers, on behalf of a client that keeps no answer.
@@ -88,12 +107,23 @@ impl Lab {
     /// # Errors
     /// As [`Lab::start_agent`].
     pub async fn start_agent_of(&self, config: &Path, log: &Path) -> Result<i32, LabError> {
+        self.start_agent_in(config, log, &[]).await
+    }
+
+    /// The same in an environment with these variables as well.
+    pub(super) async fn start_agent_in(
+        &self,
+        config: &Path,
+        log: &Path,
+        environment: &[(&str, String)],
+    ) -> Result<i32, LabError> {
         let lifeboat = self.lifeboat.as_deref().ok_or(LabError::Program("lifeboat"))?;
         let file = std::fs::OpenOptions::new().create(true).append(true).open(log);
         let file = file.map_err(io("make the agent's log"))?;
         let errors = file.try_clone().map_err(io("make the agent's log"))?;
         let mut command = tethered(lifeboat, Owner::Same);
         command.args(["run", "--config"]).arg(config).env("NO_COLOR", "1");
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         let folder = log.parent().unwrap_or(self.folder());
         command.current_dir(folder).stdout(file).stderr(errors);
         let pid = self.nursery.start(command)?;

@@ -12,6 +12,7 @@ use crate::network::WITNESSES;
 use crate::process::{self, Signal};
 use crate::proxy::Fault;
 use crate::region::{From, Place, Region, Site, To};
+use crate::relay::Manner;
 
 /// A part of a site that can die, hang and come back alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,6 +118,14 @@ impl Lab {
     pub fn to_site(&self, site: Site, fault: Fault) {
         let paths = self.proxies.iter().filter(|((_, to), _)| to.site() == Some(site));
         paths.for_each(|(_, proxy)| proxy.set(fault));
+        self.relay_to(site, fault);
+    }
+
+    /// Questions for the name server of a site come through, or not.
+    fn relay_to(&self, site: Site, fault: Fault) {
+        if let Some(relay) = self.relays.get(&site) {
+            relay.set(if fault == Fault::None { Manner::Ask } else { Manner::Cut });
+        }
     }
 
     /// Sets what the network does to bytes from one place to another, on open connections too. Clients of the shop are
@@ -137,6 +146,7 @@ impl Lab {
     /// still reach its shop and its database.
     pub fn isolate(&self, site: Site, fault: Fault) {
         let others = site.others().map(Place::Site).chain([Place::World]);
+        self.relay_to(site, fault);
         for other in others {
             self.rules.set(Place::Site(site), other, fault);
             self.rules.set(other, Place::Site(site), fault);
@@ -178,18 +188,24 @@ impl Lab {
             self.start_agent_at(site).await?;
         }
         match site.region() {
-            Some(region) if process::within(&self.part(site, Part::Sentry))?.is_empty() => {
+            Some(region)
+                if self.sentries() && process::within(&self.part(site, Part::Sentry))?.is_empty() =>
+            {
                 self.start_sentry(region).await
             }
             _ => Ok(()),
         }
     }
 
+    fn sentries(&self) -> bool {
+        self.options.agent.as_ref().is_some_and(|options| options.sentries)
+    }
+
     /// Starts the agents and the sentries of all sites.
     pub(super) async fn start_sites(&self) -> Result<(), LabError> {
         let [east, west, witness] = Site::ALL.map(|site| self.start_agent_at(site));
         tokio::try_join!(east, west, witness)?;
-        for region in Region::ALL {
+        for region in Region::ALL.into_iter().filter(|_| self.sentries()) {
             self.start_sentry(region).await?;
         }
         Ok(())

@@ -1,3 +1,5 @@
+//! Which files are scenarios, and what is said of those that are not.
+
 use super::*;
 
 const GOOD: &str = r#"name = "good"

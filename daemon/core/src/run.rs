@@ -328,13 +328,11 @@ impl Run {
         })
     }
 
-    /// Whether the server that it leaves, or makes a standby, is its own business now. Of a rejoin not before the tool on
-    /// its host works on it: until then its sentry is what keeps a primary that returns from taking writes.
+    /// Whether the server that it leaves, or makes a standby, is its own business now.
     pub(crate) fn tends(&self) -> bool {
-        let begun = |deed| self.place(deed).is_some_and(|index| self.attempts[index] > 0);
         match self.plan.kind {
             Kind::Failover => false,
-            Kind::Rejoin => begun(Deed::Salvage) || begun(Deed::Rejoin),
+            Kind::Rejoin => true,
             Kind::Switchover | Kind::Failback => self.fencing(),
         }
     }
