@@ -64,6 +64,23 @@ impl Happening {
         Self::PauseOrdered,
         Self::ResumeOrdered,
     ];
+
+    /// What happens, for a person.
+    pub const fn says(self) -> &'static str {
+        match self {
+            Self::Started => "an agent takes over",
+            Self::Assessed => "something is seen",
+            Self::StepEnded => "a step ends",
+            Self::FailoverOrdered => "failover ordered",
+            Self::PlannedOrdered => "move or rejoin ordered",
+            Self::Approved => "approved",
+            Self::GiveUpOrdered => "abandoned",
+            Self::CancelOrdered => "cancelled",
+            Self::SkipOrdered => "step skipped",
+            Self::PauseOrdered => "paused",
+            Self::ResumeOrdered => "resumed",
+        }
+    }
 }
 
 /// What the guardian does about it.
@@ -105,6 +122,32 @@ pub enum Reaction {
     Resume,
     /// Nothing: a person is needed, and has been told.
     Hold,
+}
+
+impl Reaction {
+    /// What comes of it, for a person.
+    pub const fn says(self) -> &'static str {
+        match self {
+            Self::Consider => "opens a run if every gate is open, else says which is shut",
+            Self::Advance => "does what the run allows next",
+            Self::Recover => "raises the epoch, proves the fence again, starts again what was under way",
+            Self::TakeOutcome => "puts the outcome on record, and does what follows",
+            Self::Drop => "drops the outcome: its run is over, or waits for a person",
+            Self::OpenOrdered => "opens the run, or refuses with the reason",
+            Self::Continue => "lets the run go on, if it goes where the order says",
+            Self::TakeAnswer => "takes the answer, if it repeats what is asked",
+            Self::RefuseRunOpen => "refuses: a run is open",
+            Self::RefuseNothingAsked => "refuses: nothing is asked",
+            Self::GiveUp => "ends the run as it stands, if it waits for a person",
+            Self::TakeBack => "takes back what the run did, if nothing is promoted",
+            Self::LeaveOut => "goes on without the step, if safety does not rest on it",
+            Self::RefuseNotStranded => "refuses: the run is not stranded",
+            Self::Remind => "tells people again what waits for them",
+            Self::Pause => "lets no run open by itself until then; one that is open goes on",
+            Self::Resume => "lets runs open by themselves again",
+            Self::Hold => "does nothing: a person is needed, and was told",
+        }
+    }
 }
 
 impl Phase {

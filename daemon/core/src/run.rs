@@ -328,11 +328,13 @@ impl Run {
         })
     }
 
-    /// Whether the server that it leaves, or makes a standby, is its own business now.
+    /// Whether the server that it leaves, or makes a standby, is its own business now. Of a rejoin not before the tool on
+    /// its host works on it: until then its sentry is what keeps a primary that returns from taking writes.
     pub(crate) fn tends(&self) -> bool {
+        let begun = |deed| self.place(deed).is_some_and(|index| self.attempts[index] > 0);
         match self.plan.kind {
             Kind::Failover => false,
-            Kind::Rejoin => true,
+            Kind::Rejoin => begun(Deed::Salvage) || begun(Deed::Rejoin),
             Kind::Switchover | Kind::Failback => self.fencing(),
         }
     }
