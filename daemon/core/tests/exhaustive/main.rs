@@ -30,7 +30,8 @@
 //! - a person is asked, and nobody is told;
 //! - a run that fails behind its promotion is given up instead of stranded: it may have promoted, and ended by itself;
 //! - the head never says that a region is closing: the course of a failover does not move the workload;
-//! - one vantage is enough; a testimony without proven connectivity counts: no region was truly lost;
+//! - one vantage is enough; a testimony without proven connectivity counts; a late one counts: no region was truly lost;
+//! - a guardian that stands by goes on deciding: it writes records that are not its own to write;
 //! - a sentry is to leave a returned primary alone before it is closed (which is how it was): two servers acknowledge writes.
 mod agent;
 mod digest;
