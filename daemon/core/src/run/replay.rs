@@ -45,7 +45,10 @@ impl Run {
                 self.open_again();
             }
             Record::Reopened { step, .. } => self.apply_reopening(step),
-            Record::TookOver { epoch, .. } => self.plan.epoch = *epoch,
+            Record::TookOver { epoch, .. } => {
+                self.plan.epoch = *epoch;
+                self.wait_no_more(at);
+            }
             Record::Elected { .. }
             | Record::RunOpened { .. }
             | Record::Stranded { .. }
@@ -80,6 +83,15 @@ impl Run {
                     self.progress[index] = Progress::Waiting;
                     self.spent[index] = self.attempts[index];
                 }
+            }
+        }
+    }
+
+    /// What another agent was to try again later is tried now: when that was, its clock said.
+    fn wait_no_more(&mut self, now: Moment) {
+        for progress in &mut self.progress {
+            if let Progress::Pausing { until, .. } | Progress::UndoPausing { until, .. } = progress {
+                *until = now;
             }
         }
     }
