@@ -314,7 +314,11 @@ impl World {
         }
         let timeline = self.databases.each_ref().map(|d| d.timeline).into_iter().max().unwrap_or(1) + 1;
         let left = 1 - r;
-        let lost = self.databases[left].end.saturating_sub(self.databases[r].end);
+        let (from, to) = (self.databases[r].end, self.databases[left].end);
+        let (still, woke) = self.stood[left];
+        // A host that stood still in between wrote nothing meanwhile, and a moment when it woke.
+        let idle = to.min(woke).saturating_sub(from.max(still));
+        let lost = to.saturating_sub(from).saturating_sub(idle);
         let now = self.now;
         self.oracle.promoted(now, r, epoch.get(), lost);
         self.trace

@@ -101,11 +101,15 @@ impl World {
             }
             Part::Site(_) | Part::Member(_) | Part::Coordinator => {}
         }
+        if begins && site < 2 && matches!(what, Part::Site(_)) {
+            self.stood[site] = (self.now, u64::MAX);
+        }
         if begins || self.network.still(site) {
             return;
         }
         if matches!(what, Part::Site(_)) && site < 2 {
             self.woke[site] = self.now;
+            self.stood[site].1 = self.now;
             // The switch sees the time soon after its host wakes, and not before.
             let soon = self.chance.below(WAKING);
             self.schedule(soon, Due::Switch(site));

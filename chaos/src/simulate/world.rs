@@ -120,6 +120,8 @@ pub(crate) struct World {
     pub(crate) patience: u64,
     /// When each region's host last woke.
     pub(crate) woke: [u64; 2],
+    /// When it last stood still: nothing was written then.
+    pub(crate) stood: [(u64, u64); 2],
     queue: BinaryHeap<Item>,
     placed: u64,
 }
@@ -149,6 +151,7 @@ impl World {
             persons: 0,
             patience: u64::MAX,
             woke: [0; 2],
+            stood: [(0, 0); 2],
             queue: BinaryHeap::with_capacity(64),
             placed: 0,
         }
