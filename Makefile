@@ -25,7 +25,13 @@ bench:
 	cargo run --locked --release -p lifeboat-postgres --example promote_trials 20
 	target/release/chaos demo --runs 5
 	target/release/chaos demo --runs 5 --sync --failover-only
+	target/release/chaos demo --runs 5 --freeze --failover-only
+	target/release/chaos demo --runs 5 --no-stonith --failover-only
 	target/release/chaos switchover --runs 5
+	target/release/chaos fence --runs 5 --no-stonith
+	target/release/chaos simulate --seeds 20000
+	target/release/chaos simulate --flaps --seeds 10000
+	cargo run --locked --release -p lifeboat-lease --example latency
 
 fmt:
 	cargo fmt --all --check
