@@ -7,7 +7,7 @@
 //! | `guardian` | who decides, and its newest beat; bound to an etcd lease; its create revision is the term | who finds none; then its holder |
 //! | `record/<20 digits>` | the records of one append, named after the first; a line each, with version and sum | the holder of the tenure |
 //! | `newest` | the place of the newest record | in the same transaction |
-//! | `head/<workload>` | epoch, holder, closing, coming | in the same transaction |
+//! | `head/<workload>` | epoch, holder, closing, coming, tended | in the same transaction |
 //! | `testimony/<agent>` | `{body, seal}`; bound to an etcd lease | that agent |
 //! | `order/<id>` | `{body, seal}`; bound to an etcd lease | the agent that was given the order |
 //! | `answer/<id>` | the answer; bound to the lease of the order | the holder of the tenure |
@@ -141,6 +141,11 @@ impl Etcd {
             told: Mutex::default(),
             renewals: expiry::Renewals::default(),
         }
+    }
+
+    /// How long the write lease of that region lasts, as it was last seen renewed; none when it was not.
+    pub fn lease_length(&self, workload: &WorkloadName, region: &RegionName) -> Option<Duration> {
+        self.renewals.length(workload, region)
     }
 }
 

@@ -3,6 +3,9 @@
 //! A sentry counts its lease from before it sent the renewal; here it is counted from when the renewal was seen, which is
 //! later. What remains is that the two clocks run at different speeds, and that stopping takes the sentry a moment.
 //!
+//! A database that was promoted while its sentry heard nothing may go on for the length of a lease without one: so no lease
+//! of a region is over before as long has passed since the head was seen to name that region.
+//!
 //! **Invariant:** a renewal is seen to change at a moment that is not before it was made: when it is not known how long it has
 //! been there, that is now.
 //! **Invariant:** the proof rests on a read of one revision that came after the wait: nothing was renewed meanwhile, and
@@ -18,7 +21,7 @@ use lifeboat_core::{Fault, FaultKind, Moment, RegionName, WorkloadName};
 use lifeboat_engine::ports::{Call, CoordinationError};
 
 use super::trouble::Trouble;
-use super::writes::{Written, read_head};
+use super::writes::{Standing, Written, read_head, standing};
 use super::{Etcd, locked};
 
 /// One part in ten of a length is what two clocks may differ over it. Crystals differ by less than one in 10,000 and time
@@ -43,7 +46,10 @@ pub fn expiry_after(length: Duration) -> Duration {
 
 /// What was seen of the write leases.
 #[derive(Default)]
-pub(super) struct Renewals(Mutex<BTreeMap<(WorkloadName, RegionName), Seen>>);
+pub(super) struct Renewals(Mutex<BTreeMap<(WorkloadName, RegionName), Seen>>, Holders);
+
+/// Which region each head names as the one that may take writes, and when it was first seen to.
+type Holders = Mutex<BTreeMap<WorkloadName, (RegionName, Moment)>>;
 
 /// What was seen of one.
 #[derive(Clone)]
@@ -94,6 +100,25 @@ impl Renewals {
         };
         all.insert(name, seen.clone());
         Ok(seen)
+    }
+
+    /// The length of the newest renewal that was seen; none when none was.
+    pub(super) fn length(&self, workload: &WorkloadName, region: &RegionName) -> Option<Duration> {
+        let all = locked(&self.0);
+        let seen = all.get(&(workload.clone(), region.clone()))?;
+        (seen.written.renewals > 0).then_some(seen.written.length)
+    }
+
+    /// Takes in whom a head names, as it was read or told of just before `now`; since when it has named that region.
+    pub(super) fn note_holder(&self, workload: &WorkloadName, holder: &RegionName, now: Moment) -> Moment {
+        let mut all = locked(&self.1);
+        match all.get(workload) {
+            Some((known, since)) if known == holder => *since,
+            _ => {
+                all.insert(workload.clone(), (holder.clone(), now));
+                now
+            }
+        }
     }
 }
 
@@ -153,13 +178,15 @@ impl Etcd {
         if head.epoch > call.epoch {
             return Err(Fault::new(FaultKind::Stale, format!("the head is of epoch {}", head.epoch)));
         }
-        if head.holder == *region && !head.closing {
+        if standing(&head, region) != Standing::None {
             return Err(refused(format!("{region} may renew its write lease: it is not being closed")));
         }
+        let since = self.renewals.note_holder(workload, &head.holder, self.clock.now());
+        let named = (head.holder == *region).then(|| since + expiry_after(seen.written.length));
         // What was promised ends on the sentry's clock as well.
         let promised = self.promises.until(workload, region);
         let promised = promised.map(|until| until + seen.written.length / DRIFT + STOPPING);
-        let over = promised.map_or(seen.over, |until| until.max(seen.over));
+        let over = [promised, named].into_iter().flatten().fold(seen.over, Moment::max);
         Ok((seen, over))
     }
 }

@@ -20,7 +20,8 @@ pub(super) enum Place {
     Order(String),
     Answer(String),
     Write(WorkloadName, RegionName),
-    /// A head, which follows from the record, or what a newer lifeboat keeps here.
+    Head(WorkloadName),
+    /// What a newer lifeboat keeps here.
     Other,
 }
 
@@ -48,6 +49,10 @@ impl Keys {
     /// The batch that begins with this record.
     pub(super) fn batch(&self, first: u64) -> String {
         format!("{}record/{first:020}", self.prefix)
+    }
+
+    pub(super) fn heads(&self) -> String {
+        format!("{}head/", self.prefix)
     }
 
     pub(super) fn head(&self, workload: &WorkloadName) -> String {
@@ -100,6 +105,7 @@ impl Keys {
             Some(("testimony", agent)) => Place::Testimony(AgentName::new(whole(agent)?)),
             Some(("order", id)) => Place::Order(whole(id)?),
             Some(("answer", id)) => Place::Answer(whole(id)?),
+            Some(("head", workload)) => Place::Head(WorkloadName::new(whole(workload)?)),
             Some(("write", rest)) => {
                 let (workload, region) = rest.split_once('/')?;
                 Place::Write(WorkloadName::new(whole(workload)?), RegionName::new(whole(region)?))
@@ -158,7 +164,7 @@ mod tests {
         assert_eq!(keys.place(b"/lifeboat/other/guardian"), Place::Other);
         assert_eq!(keys.place(b"/lifeboat/a%2Fb/testimony/%zz"), Place::Other);
         assert_eq!(keys.place(b"/lifeboat/a%2Fb/testimony/a/b"), Place::Other);
-        assert_eq!(keys.place(keys.head(&"shop".into()).as_bytes()), Place::Other);
+        assert_eq!(keys.place(keys.head(&"shop".into()).as_bytes()), Place::Head("shop".into()));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::keys::Place;
 use super::record;
 use super::tenure::Sign;
 use super::trouble::Trouble;
+use super::writes::read_head;
 use super::{Etcd, batch, locked};
 
 /// The most keys of one kind, other than records, that are looked at: more than there are vantages, sentries or people.
@@ -120,7 +121,7 @@ impl Watching<'_> {
         let mut silent: BTreeSet<AgentName> = locked(&self.etcd.heard).keys().cloned().collect();
         let mut orders = BTreeSet::new();
         // Answers before orders: one that is answered is not told of.
-        for prefix in [keys.testimonies(), keys.writes(), keys.answers(), keys.orders()] {
+        for prefix in [keys.testimonies(), keys.heads(), keys.writes(), keys.answers(), keys.orders()] {
             let mut pages = self.etcd.pages(&prefix, revision);
             let mut left = MOST;
             while let Some(page) = pages.page().await? {
@@ -262,6 +263,13 @@ impl Watching<'_> {
                 self.answered.insert(id);
                 Ok(())
             }
+            Place::Head(workload) => {
+                // One that cannot be understood proves nothing, and is complained about where it is needed.
+                if let Ok(head) = read_head(kv.value()) {
+                    self.etcd.renewals.note_holder(&workload, &head.holder, self.etcd.clock.now());
+                }
+                Ok(())
+            }
             Place::Other => Ok(()),
         }
     }
@@ -291,7 +299,7 @@ impl Watching<'_> {
             Place::Newest => {
                 Err(CoordinationError::Damaged("the place of the newest record was deleted".to_owned()))
             }
-            Place::Other => Ok(()),
+            Place::Head(_) | Place::Other => Ok(()),
         }
     }
 

@@ -4,7 +4,12 @@
 //! can come again in an etcd that was restored. It compares the lease's own key as well, so that an attempt that comes late
 //! changes nothing.
 //!
-//! **Invariant:** a lease is renewed only while the head, in the same transaction, says that this region holds it.
+//! What a head lets a sentry leave alone for the length of a lease without holding it (its region comes, or is tended) is
+//! counted like a lease: nobody may take it for over sooner.
+//!
+//! **Invariant:** a lease is renewed only while the head, in the same transaction, says that this region holds it, comes
+//! to, or is tended.
+//! **Invariant:** the length that is written is never shorter than what a sentry may stand on by a renewal before it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -71,11 +76,35 @@ struct Kept {
     write: Option<KeyValue>,
 }
 
+/// What a head lets the sentry of a region stand on for the length of a lease.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The lease itself.
+    Held,
+    /// Its region comes, or is tended.
+    Spared,
+    /// Nothing.
+    None,
+}
+
+/// What that head lets the sentry of that region stand on.
+pub(super) fn standing(head: &Head, region: &RegionName) -> Standing {
+    if head.holder == *region && !head.closing {
+        Standing::Held
+    } else if [&head.coming, &head.tended].contains(&&Some(region.clone())) {
+        Standing::Spared
+    } else {
+        Standing::None
+    }
+}
+
 /// The write leases, for a sentry that needs nothing else.
 pub struct EtcdLeases {
     pub(super) keys: Keys,
     pub(super) members: Arc<Members>,
     kept: Mutex<BTreeMap<(WorkloadName, RegionName), Kept>>,
+    /// The length of the newest renewal that was answered here: before it, another process may have stood on a longer one.
+    answered: Mutex<BTreeMap<(WorkloadName, RegionName), Duration>>,
 }
 
 impl EtcdLeases {
@@ -86,6 +115,7 @@ impl EtcdLeases {
             keys: Keys::new(&options.name),
             members: Arc::new(Members::new(options)),
             kept: Mutex::default(),
+            answered: Mutex::default(),
         }
     }
 
@@ -113,10 +143,11 @@ impl EtcdLeases {
     ) -> Result<Option<Renewal>, CoordinationError> {
         let damaged = |why| CoordinationError::Damaged(format!("the head of {workload}: {why}"));
         let head = kept.head.as_ref().map(|kv| read_head(kv.value())).transpose().map_err(damaged)?;
+        let standing = head.as_ref().map_or(Standing::None, |head| standing(head, region));
         let renewal = match head {
             None => Renewal::Unknown,
-            Some(head) if head.holder != *region || head.closing => Renewal::NotOurs(head),
-            Some(head) => Renewal::Held { epoch: head.epoch },
+            Some(head) if standing == Standing::Held => Renewal::Held { epoch: head.epoch },
+            Some(head) => Renewal::NotOurs(head),
         };
         // What cannot be understood was no renewal of ours.
         let before = kept.write.as_ref().and_then(|kv| Written::read(kv.value()).ok());
@@ -129,10 +160,13 @@ impl EtcdLeases {
             CompareOp::Equal,
             kept.write.as_ref().map_or(0, KeyValue::mod_revision),
         )];
-        if let (Renewal::Held { .. }, Some(kv)) = (&renewal, &kept.head) {
+        let name = (workload.clone(), region.clone());
+        if let (Standing::Held | Standing::Spared, Some(kv)) = (standing, &kept.head) {
             when.push(Compare::value(head.as_str(), CompareOp::Equal, kv.value()));
+            // A renewal that gets no answer leaves the sentry on the one before, which is to be counted as long as it was.
+            let before = locked(&self.answered).get(&name).copied().unwrap_or(written.length);
+            written.length = length.max(before);
             written.renewals += 1;
-            written.length = length;
             written.word = base64::word()
                 .ok_or_else(|| CoordinationError::Unreachable("no random numbers".to_owned()))?;
         }
@@ -182,6 +216,14 @@ impl WriteLeases for EtcdLeases {
             let stale = !matches!(renewal, Some(Renewal::Held { .. }))
                 && known.as_ref().map(KeyValue::value) != kept.head.as_ref().map(KeyValue::value);
             if let Some(renewal) = renewal.filter(|_| !stale) {
+                let stands = match &renewal {
+                    Renewal::Held { .. } => true,
+                    Renewal::NotOurs(head) => standing(head, region) == Standing::Spared,
+                    Renewal::Unknown => false,
+                };
+                if stands {
+                    locked(&self.answered).insert(name.clone(), length);
+                }
                 locked(&self.kept).insert(name, kept);
                 return Ok(renewal);
             }

@@ -254,3 +254,71 @@ async fn what_no_sentry_could_have_written_proves_nothing() {
     scene.expired(3, PATIENCE).await.expect("a proof");
     assert!(scene.guardian.clock.now().since(sent) >= expiry_after(LENGTH));
 }
+
+/// The sentry of a region that comes leaves its database alone for the length of a lease: that counts like one.
+#[tokio::test]
+async fn a_region_that_was_spared_is_not_over_before_a_whole_lease() {
+    for spare in ["coming", "tended"] {
+        let mut scene = scene().await;
+        let mut ear = listen(&scene.guardian, None);
+        ear.all_there_is().await;
+        scene.decide(head(1, "east", false)).await;
+        assert_eq!(scene.renew(Guarded::Writing).await, held(1));
+        scene.decide(head(2, "west", false)).await;
+        scene.expired(2, PATIENCE).await.expect("it was held once, long ago");
+
+        let named = Some(east());
+        let spared = match spare {
+            "coming" => Head { coming: named, ..head(3, "west", false) },
+            _ => Head { tended: named, ..head(3, "west", false) },
+        };
+        scene.decide(spared.clone()).await;
+        let open = scene.expired(3, PATIENCE).await.expect_err("its sentry leaves it alone");
+        assert_eq!(open.kind, FaultKind::Refused);
+        let sent = scene.guardian.clock.now();
+        assert_eq!(scene.renew(Guarded::Following).await, Renewal::NotOurs(spared));
+        scene.decide(head(4, "west", false)).await;
+        scene.expired(4, PATIENCE).await.expect("a proof in the end");
+        let took = scene.guardian.clock.now().since(sent);
+        assert!(took >= expiry_after(LENGTH), "{spare}: {took:?}");
+    }
+}
+
+/// A database that was promoted while its sentry heard nothing may go on for the length of a lease.
+#[tokio::test]
+async fn a_region_that_was_just_named_is_not_over_before_a_whole_lease() {
+    let mut scene = scene().await;
+    let mut ear = listen(&scene.guardian, None);
+    ear.all_there_is().await;
+    scene.decide(head(1, "east", false)).await;
+    assert_eq!(scene.renew(Guarded::Writing).await, held(1));
+    scene.decide(head(2, "west", false)).await;
+    scene.expired(2, PATIENCE).await.expect("it was held once, long ago");
+    let named = scene.guardian.clock.now();
+    scene.decide(head(3, "east", false)).await;
+    scene.decide(head(4, "east", true)).await;
+    scene.expired(4, PATIENCE).await.expect("a proof in the end");
+    let took = scene.guardian.clock.now().since(named);
+    assert!(took >= expiry_after(LENGTH), "{took:?}");
+}
+
+/// A renewal that gets no answer leaves the sentry on the longer one that a process before it was granted.
+#[tokio::test]
+async fn a_shorter_length_is_written_when_one_was_answered() {
+    let mut scene = scene().await;
+    scene.decide(head(1, "east", false)).await;
+    assert_eq!(scene.renew(Guarded::Writing).await, held(1));
+    let mut client = scene.servers.client(0).await;
+    let mut written = async || {
+        let got = client.get("/lifeboat/test/write/shop/east", None).await.expect("read");
+        let value: serde_json::Value = serde_json::from_slice(got.kvs()[0].value()).expect("JSON");
+        Duration::from_millis(value["length"].as_u64().expect("a number"))
+    };
+    assert_eq!(written().await, LENGTH);
+    let next = EtcdLeases::new(options("sentry", scene.servers.endpoints()));
+    for length in [LENGTH, LENGTH / 4] {
+        let renewed = next.renew(&"shop".into(), &east(), LENGTH / 4, Guarded::Writing).await;
+        assert_eq!(renewed.expect("etcd answers"), held(1));
+        assert_eq!(written().await, length);
+    }
+}
