@@ -27,7 +27,8 @@ mod names;
 
 pub(crate) use names::Follower;
 
-/// The most that a sentry is promised at once; it asks for the length of its lease, which is seconds.
+/// The most that a sentry is promised at once whose lease this agent has not seen; otherwise its length. A sentry asks for no
+/// more than it was last granted, which is what a restarted agent, without memory of its promise, waits for again.
 const LONGEST_PROMISE: Duration = Duration::from_secs(60);
 
 /// One member of etcd is waited for this part of a tenure: of three, one may be silent and one slow.
@@ -109,6 +110,7 @@ pub(crate) fn seals(wiring: &Wiring) -> Result<Seals, Failure> {
 
 /// Keeps the promises that are given to sentries where those who count expiries look.
 struct Kept {
+    etcd: Arc<Etcd>,
     promises: Arc<Promises>,
     clock: Clock,
 }
@@ -116,6 +118,10 @@ struct Kept {
 impl failsafe::Promises for Kept {
     fn promise(&self, workload: &WorkloadName, region: &RegionName, length: Duration) {
         self.promises.note(workload, region, self.clock.now() + length);
+    }
+
+    fn length(&self, workload: &WorkloadName, region: &RegionName) -> Option<Duration> {
+        self.etcd.lease_length(workload, region)
     }
 }
 
@@ -135,10 +141,11 @@ pub(crate) async fn listener(
     }
     let station = Station {
         agent: wiring.agent.name.clone(),
+        agents: wiring.agents.keys().cloned().collect(),
         seal: shared.seal.clone(),
         sentries,
         outlook,
-        promises: Arc::new(Kept { promises: shared.promises.clone(), clock }),
+        promises: Arc::new(Kept { etcd: shared.etcd.clone(), promises: shared.promises.clone(), clock }),
         most: LONGEST_PROMISE,
     };
     let bound = Listener::bind(address, station).await;

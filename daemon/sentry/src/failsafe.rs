@@ -3,7 +3,7 @@
 //! An agent grants it only if it cannot reach the coordinator either and knows of nothing that speaks against it, and
 //! promises to count no expiry of that lease meanwhile. When all have, nobody can take the expired lease for a fence, and
 //! the primary goes on. An agent that can reach the coordinator could see another one decide; one that is not heard could
-//! be it: so one refusal, or one silence, is enough for no.
+//! be it: so one refusal, or one silence, is enough for no. Each also looks whether all agents that it knows itself are asked.
 //!
 //! The agent speaks first, with a word that it never says twice; the sentry seals its question together with that word, and
 //! with one of its own, which the answer bears. So nothing that was said before can be said again by somebody else.
@@ -39,6 +39,10 @@ pub struct Outlook {
 pub trait Promises: Send + Sync {
     /// Counts no expiry of that write lease for `length` from now on; whatever was promised before stays.
     fn promise(&self, workload: &WorkloadName, region: &RegionName, length: Duration);
+
+    /// The length of that write lease as it was last seen renewed; none when it was not seen. A promise is never longer:
+    /// an agent that was started again has forgotten it, and waits for as long as the lease says.
+    fn length(&self, workload: &WorkloadName, region: &RegionName) -> Option<Duration>;
 }
 
 /// Which sentry may ask for what, by the name it signs with.
@@ -77,6 +81,12 @@ pub enum Refusal {
         known: Epoch,
         /// The lease's.
         lease: Epoch,
+    },
+    /// An agent that it knows is not asked, and may decide.
+    #[error("{agent} is an agent too, and is not asked: list it in sentry.toml")]
+    NotAsked {
+        /// The agent.
+        agent: AgentName,
     },
     /// More time than it can promise.
     #[error("it promises {most_ms} ms at most")]
@@ -128,6 +138,8 @@ struct Question {
     own_word: String,
     /// Who is asked.
     agent: AgentName,
+    /// All that are asked.
+    asked: BTreeSet<AgentName>,
     workload: WorkloadName,
     region: RegionName,
     epoch: Epoch,

@@ -27,7 +27,7 @@ use crate::settings::Settings;
 use crate::status::{Basis, Done, Scribe, Status, remembered};
 use crate::switch::lock;
 use crate::trouble::Trouble;
-use crate::wire::{Say, mark};
+use crate::wire::{Footing, Say, mark};
 
 /// Turns in the time of one lease: three may fail, with the agents asked in each, before the deadline.
 const TURNS: u32 = 6;
@@ -56,15 +56,15 @@ pub struct Sentry {
 /// What the writes of the database stand on.
 #[derive(Clone, Debug)]
 struct Ground {
-    basis: Basis,
+    footing: Footing,
     deadline: Boottime,
     sent: Boottime,
 }
 
 /// What came of a turn.
 enum Turned {
-    /// The writes stand on this from now on, by what was sent then.
-    Good(Basis, Boottime),
+    /// The writes stand on this from now on, for that long from when it was sent.
+    Good(Basis, Duration, Boottime),
     /// They do not, for this reason, which `final_word` says is the coordinator's own.
     Not { why: String, final_word: bool },
 }
@@ -156,29 +156,37 @@ impl Keeper {
             Err(error) => self.weigh_trouble(error).await,
         };
         match turned {
-            Turned::Good(basis, sent) => self.stand_on(basis, sent).await,
+            Turned::Good(basis, length, sent) => self.stand_on(Footing { basis, length }, sent).await,
             Turned::Not { why, final_word } => self.fall_back(why, final_word).await,
         }
     }
 
     /// The switch answers, and knows what we know.
     async fn attend_switch(&mut self) -> Result<(), String> {
-        let reached = self.link.ensure().await?;
-        let standing = reached.standing.filter(|deadline| *deadline > Boottime::now());
+        let reached = self.link.ensure().await;
+        // Also when it could not be replaced: what it knew binds us.
+        self.take_over();
+        let reached = reached?;
         self.note("switch", reached.answer.deeds);
-        if let (None, Some(deadline)) = (&self.ground, standing) {
-            // Another keeper was here before; its lease is ours until then.
-            let sent = Boottime::now();
-            self.backstop.until(deadline, sent);
-            let epoch = self.newest.unwrap_or_default();
-            self.ground = Some(Ground { basis: Basis::Lease { epoch }, deadline, sent });
-            tracing::info!(left_ms = deadline.since(sent).as_millis(), "taken over from a keeper before");
-        }
-        if let Some(Ground { deadline, sent, .. }) = self.live().filter(|_| reached.fresh).cloned() {
-            let answer = self.link.say(Say::Until { deadline, sent }).await?;
+        if let Some(Ground { deadline, sent, footing }) = self.live().filter(|_| reached.fresh).cloned() {
+            let answer = self.link.say(Say::Until { deadline, sent, footing }).await?;
             self.note("switch", answer.deeds);
         }
         Ok(())
+    }
+
+    /// Another keeper was here before: what it stood on is ours until its deadline.
+    fn take_over(&mut self) {
+        let Some((deadline, footing)) = self.link.standing().filter(|_| self.ground.is_none()) else {
+            return;
+        };
+        let (deadline, footing, sent) = (*deadline, footing.clone(), Boottime::now());
+        if deadline <= sent {
+            return;
+        }
+        self.backstop.until(deadline, sent);
+        tracing::info!(left_ms = deadline.since(sent).as_millis(), basis = ?footing.basis, "taken over from a keeper before");
+        self.ground = Some(Ground { footing, deadline, sent });
     }
 
     async fn renew(&self) -> Result<Renewal, CoordinationError> {
@@ -193,6 +201,7 @@ impl Keeper {
 
     fn weigh(&mut self, renewal: Renewal, sent: Boottime) -> Turned {
         let not = |why: String| Turned::Not { why, final_word: true };
+        let length = self.sentry.settings.length;
         match renewal {
             Renewal::Held { epoch } => {
                 if let Some(newest) = self.newest.filter(|newest| *newest > epoch) {
@@ -204,19 +213,19 @@ impl Keeper {
                     self.newest = Some(epoch);
                     self.scribe.remember(epoch);
                 }
-                Turned::Good(Basis::Lease { epoch }, sent)
+                Turned::Good(Basis::Lease { epoch }, length, sent)
             }
             Renewal::NotOurs(Head { coming: Some(coming), .. }) if coming == self.sentry.settings.region => {
-                Turned::Good(Basis::Coming, sent)
+                Turned::Good(Basis::Coming, length, sent)
             }
             Renewal::NotOurs(Head { tended: Some(tended), .. }) if tended == self.sentry.settings.region => {
-                Turned::Good(Basis::Tended, sent)
+                Turned::Good(Basis::Tended, length, sent)
             }
             Renewal::NotOurs(Head { epoch, holder, closing, .. }) => {
                 let what = if closing { "is being fenced" } else { "may take writes" };
                 not(format!("under epoch {epoch}, {holder} {what}"))
             }
-            Renewal::Unknown if self.newest.is_none() => Turned::Good(Basis::NoRecord, sent),
+            Renewal::Unknown if self.newest.is_none() => Turned::Good(Basis::NoRecord, length, sent),
             Renewal::Unknown => not(format!(
                 "the coordinator has no record of the workload, and a lease was held here before: if it was made anew on purpose, remove {}",
                 self.sentry.settings.state.join("epoch").display()
@@ -236,21 +245,25 @@ impl Keeper {
             | CoordinationError::Rewound { .. }
             | CoordinationError::Damaged(_) => false,
         };
-        let epoch = match self.live().map(|ground| &ground.basis) {
-            Some(Basis::Lease { epoch } | Basis::Failsafe { epoch }) if lost => *epoch,
+        let (epoch, granted) = match self.live().map(|ground| &ground.footing) {
+            Some(Footing { basis: Basis::Lease { epoch } | Basis::Failsafe { epoch }, length }) if lost => {
+                (*epoch, *length)
+            }
             _ => return not(error.to_string()),
         };
         let settings = &self.sentry.settings;
+        // No more than the coordinator knows of: it is what an agent waits for that was started again since.
+        let length = settings.length.min(granted);
         let request = Request {
             by: settings.name(),
             workload: settings.workload.clone(),
             region: settings.region.clone(),
             epoch,
-            length: settings.length,
+            length,
         };
         let sent = Boottime::now();
         match ask(&settings.agents, &self.sentry.seal, &request, settings.length / ASKING).await {
-            Ok(()) => Turned::Good(Basis::Failsafe { epoch }, sent),
+            Ok(()) => Turned::Good(Basis::Failsafe { epoch }, length, sent),
             Err(refused) if refused.is_empty() => {
                 not(format!("{error}; no agents are configured to be asked"))
             }
@@ -261,16 +274,15 @@ impl Keeper {
         }
     }
 
-    async fn stand_on(&mut self, basis: Basis, sent: Boottime) {
-        let settings = &self.sentry.settings;
-        let deadline = sent.plus(settings.length - settings.margin);
+    async fn stand_on(&mut self, footing: Footing, sent: Boottime) {
+        let deadline = sent.plus(footing.length.saturating_sub(self.sentry.settings.margin));
         // The switch first: it is the one that counts.
-        let said = self.link.say(Say::Until { deadline, sent }).await;
+        let said = self.link.say(Say::Until { deadline, sent, footing: footing.clone() }).await;
         match said {
             Ok(answer) if answer.deadline == Some(deadline) => {
                 self.note("switch", answer.deeds);
                 self.backstop.until(deadline, sent);
-                let condition = match &basis {
+                let condition = match &footing.basis {
                     Basis::Lease { epoch } => format!("the lease is held under epoch {epoch}"),
                     Basis::Failsafe { epoch } => {
                         format!("the coordinator is lost, and all agents grant more time under epoch {epoch}")
@@ -281,7 +293,7 @@ impl Keeper {
                         "there is no record of the workload yet: nothing is guarded".to_owned()
                     }
                 };
-                self.ground = Some(Ground { basis, deadline, sent });
+                self.ground = Some(Ground { footing, deadline, sent });
                 (self.bare_since, self.promoted) = (None, false);
                 self.conclude(condition);
             }
@@ -310,9 +322,13 @@ impl Keeper {
             return;
         }
         let settings = &self.sentry.settings;
-        // One that was promoted a moment ago may have been, with the coordinator lost since: a lease's time to find out.
-        let grace =
-            if self.promoted && !final_word { settings.grace.max(settings.length) } else { settings.grace };
+        let grace = match final_word {
+            // Another region may take writes: this one may not for a moment.
+            true => Duration::ZERO,
+            // One that was promoted a moment ago may have been, with the coordinator lost since: a lease's time to find out.
+            false if self.promoted => settings.length.max(self.grace()),
+            false => self.grace(),
+        };
         let now = Boottime::now();
         let since = *self.bare_since.get_or_insert(now);
         if now.since(since) < grace {
@@ -326,6 +342,11 @@ impl Keeper {
             Err(trouble) => tracing::error!(trouble, "the switch did not take the order to stop"),
         }
         self.conclude(format!("{order}; it is stopped"));
+    }
+
+    /// Where a lease was held before it may have run out while nobody was here, and be taken for a fence.
+    fn grace(&self) -> Duration {
+        self.newest.map_or(self.sentry.settings.grace, |_| Duration::ZERO)
     }
 
     fn live(&self) -> Option<&Ground> {
@@ -386,7 +407,7 @@ impl Keeper {
             workload: settings.workload.clone(),
             region: settings.region.clone(),
             database: self.role,
-            basis: live.map(|ground| ground.basis.clone()),
+            basis: live.map(|ground| ground.footing.basis.clone()),
             left_ms: self.left().map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
             condition: self.condition.clone(),
             keeper: std::process::id(),

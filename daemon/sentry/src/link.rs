@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use crate::boottime::Boottime;
 use crate::process::Process;
 use crate::switch::{lock, socket};
-use crate::wire::{Answer, LONGEST_LINE, Say, Word};
+use crate::wire::{Answer, Footing, LONGEST_LINE, Say, Word};
 
 /// The part of a lease that a switch may take to answer one word, within these bounds; it looks 100 times a second.
 const ANSWER_PART: u32 = 6;
@@ -42,6 +42,8 @@ pub(crate) struct Link {
     number: u64,
     /// How long an answer is waited for.
     limit: Duration,
+    /// What a switch that was found here knew; kept when it could not be replaced at once.
+    standing: Option<(Boottime, Footing)>,
 }
 
 /// A switch that answered, and how it came to.
@@ -50,15 +52,13 @@ pub(crate) struct Reached {
     pub(crate) answer: Answer,
     /// Whether it is a new one, started now: it knows nothing of the lease yet.
     pub(crate) fresh: bool,
-    /// Until when the lease is good, by the word of a keeper before, as the switch had it that was found.
-    pub(crate) standing: Option<Boottime>,
 }
 
 impl Link {
     pub(crate) fn new(state: PathBuf, argv: Vec<OsString>, mark: String, length: Duration) -> Self {
         let (least, most) = ANSWER_BOUNDS;
         let limit = (length / ANSWER_PART).clamp(least, most);
-        Self { state, argv, mark, stream: None, known: None, child: None, number: 0, limit }
+        Self { state, argv, mark, stream: None, known: None, child: None, number: 0, limit, standing: None }
     }
 
     /// Says one word to the switch that is there, and has its answer.
@@ -76,13 +76,13 @@ impl Link {
 
     /// A switch that answers: the one that is there, or a new one in its place.
     pub(crate) async fn ensure(&mut self) -> Result<Reached, String> {
-        let mut standing = None;
         let why = match self.say(Say::Ping).await {
             Ok(answer) if answer.mark == self.mark => {
-                return Ok(Reached { standing: answer.deadline, answer, fresh: false });
+                self.standing = answer.deadline.zip(answer.footing.clone());
+                return Ok(Reached { answer, fresh: false });
             }
             Ok(answer) => {
-                standing = answer.deadline;
+                self.standing = answer.deadline.zip(answer.footing);
                 // Left over from before an upgrade, or from other settings: it goes when it is told to.
                 let _ = self.say(Say::Leave).await;
                 format!("it is another one ({})", answer.mark)
@@ -91,7 +91,13 @@ impl Link {
         };
         self.replace(&why).await?;
         let answer = self.say(Say::Ping).await.map_err(|why| format!("the new switch: {why}"))?;
-        Ok(Reached { answer, fresh: true, standing })
+        Ok(Reached { answer, fresh: true })
+    }
+
+    /// Until when the lease is good, and by what, as the switch had it that was found last: by the word of this keeper or of
+    /// one before.
+    pub(crate) const fn standing(&self) -> Option<&(Boottime, Footing)> {
+        self.standing.as_ref()
     }
 
     /// The process of the switch, as far as it is known.

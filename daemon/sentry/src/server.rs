@@ -48,6 +48,13 @@ pub(crate) struct Seen {
     pub(crate) at: Boottime,
 }
 
+impl Seen {
+    /// Whether there is no data folder, and no process that has worked in it.
+    pub(crate) const fn is_nowhere(&self) -> bool {
+        self.folder.is_none() && self.postmaster.is_none()
+    }
+}
+
 /// The server of a data folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {

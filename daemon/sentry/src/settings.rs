@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::guard::Orders;
 use crate::server::Server;
+use crate::status::remembered;
 use crate::stop::Order;
 use crate::trouble::Trouble;
 
@@ -109,7 +110,7 @@ pub struct Settings {
     pub length: Duration,
     /// How long before its end the database is stopped.
     pub margin: Duration,
-    /// How long a primary may go on that has never had a lease.
+    /// How long a primary may go on while no lease was ever held here.
     pub grace: Duration,
     /// The operator's command that stops the database; empty when signals do.
     pub stop: Vec<String>,
@@ -174,10 +175,11 @@ impl Settings {
     /// What its guards know.
     pub(crate) fn orders(&self) -> Orders {
         let order = Order { argv: self.stop.clone(), limit: self.stop_limit };
+        let grace = remembered(&self.state).map_or(self.grace, |_| Duration::ZERO);
         Orders {
             server: Server::new(&self.data),
             // The keeper says sooner what is to be done; this is for when there is no keeper to say it.
-            allowance: self.grace + self.length,
+            allowance: grace + self.length,
             stop: (!self.stop.is_empty()).then_some(order),
         }
     }

@@ -10,7 +10,7 @@ use std::thread;
 
 use lifeboat_core::head::Guarded;
 use lifeboat_core::{Epoch, RegionName, WorkloadName};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::guard::Deed;
 
@@ -18,7 +18,7 @@ use crate::guard::Deed;
 const WAITING: usize = 4;
 
 /// What the keeper stands on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "kebab-case")]
 pub enum Basis {
     /// The coordinator.

@@ -4,6 +4,8 @@
 //! its socket. It writes nothing and waits for nothing before it has acted: a log that nobody reads, or a disk that hangs,
 //! must not keep it.
 //!
+//! It goes when its keeper sends it away, or when there has been neither a keeper nor a data folder for a minute.
+//!
 //! **Invariant:** one switch for a state folder: the second one finds the lock taken and goes.
 //! **Invariant:** each turn looks at the clock before it reads anything from anybody.
 
@@ -13,6 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -20,10 +23,14 @@ use crate::boottime::Boottime;
 use crate::guard::{Deed, Guard, TURN};
 use crate::settings::Settings;
 use crate::trouble::Trouble;
-use crate::wire::{Answer, LONGEST_LINE, Say, Word, mark};
+use crate::wire::{Answer, Footing, LONGEST_LINE, Say, Word, mark};
 
 /// Deeds that are kept for a keeper who is not there.
 const MOST_DEEDS: usize = 32;
+
+/// How long there must have been neither a keeper nor a data folder before the switch goes: nobody needs it any more. Long
+/// enough for a folder that is moved, or a disk that is mounted again; a keeper that comes later starts another switch.
+const FORSAKEN: Duration = Duration::from_secs(60);
 
 /// Where the switch of a state folder listens.
 pub(crate) fn socket(state: &Path) -> PathBuf {
@@ -40,7 +47,7 @@ pub(crate) fn lock(state: &Path, name: &str) -> io::Result<Option<File>> {
     }
 }
 
-/// Runs the switch until its keeper sends it away.
+/// Runs the switch until its keeper sends it away, or nothing is left that it could be for.
 ///
 /// # Errors
 /// It could not take up its post. Once it has, it does not give it up.
@@ -57,7 +64,8 @@ pub fn run(settings: &Settings) -> Result<(), Trouble> {
     let guard = Guard::start(&settings.orders()).map_err(|e| Trouble::at(&settings.data, e))?;
     let log = fs::OpenOptions::new().create(true).append(true).open(settings.state.join("switch.log")).ok();
     let mark = mark(&settings.data, &settings.stop);
-    Switch { guard, listener, keeper: None, deeds: Vec::new(), mark, log }.stand();
+    let (keeper, footing, forsaken) = (None, None, Forsaken::default());
+    Switch { guard, listener, keeper, footing, forsaken, deeds: Vec::new(), mark, log }.stand();
     Ok(())
 }
 
@@ -65,6 +73,8 @@ struct Switch {
     guard: Guard,
     listener: UnixListener,
     keeper: Option<Keeper>,
+    footing: Option<Footing>,
+    forsaken: Forsaken,
     deeds: Vec<Deed>,
     mark: String,
     log: Option<File>,
@@ -74,6 +84,21 @@ struct Switch {
 struct Keeper {
     stream: UnixStream,
     read: Vec<u8>,
+}
+
+/// Since when there has been neither a keeper nor a data folder.
+#[derive(Debug, Default)]
+struct Forsaken(Option<Boottime>);
+
+impl Forsaken {
+    /// Whether that has been so for long enough to go.
+    fn turn(&mut self, nothing: bool, now: Boottime) -> bool {
+        if !nothing {
+            self.0 = None;
+            return false;
+        }
+        now.since(*self.0.get_or_insert(now)) >= FORSAKEN
+    }
 }
 
 impl Switch {
@@ -92,6 +117,10 @@ impl Switch {
                 self.keeper = Some(Keeper { stream, read: Vec::new() });
             }
             if !self.listen() {
+                return;
+            }
+            let nothing = self.keeper.is_none() && self.guard.seen().is_nowhere();
+            if self.forsaken.turn(nothing, Boottime::now()) {
                 return;
             }
             thread::sleep(TURN);
@@ -131,9 +160,11 @@ impl Switch {
     fn take_in(&mut self, say: Say) {
         match say {
             Say::Ping | Say::Leave => {}
-            Say::Until { deadline, sent } => {
+            Say::Until { deadline, sent, footing } => {
                 // Whether it was taken in is told by the deadline in the answer.
-                self.guard.post().until(deadline, sent, Boottime::now());
+                if self.guard.post().until(deadline, sent, Boottime::now()) {
+                    self.footing = Some(footing);
+                }
             }
             Say::Stop { why } => self.guard.post().order(why),
         }
@@ -147,6 +178,7 @@ impl Switch {
             mark: self.mark.clone(),
             process: std::process::id(),
             deadline: post.deadline(),
+            footing: self.footing.clone(),
             doubts: post.doubts(),
             role,
             deeds: std::mem::take(&mut self.deeds),
@@ -164,5 +196,24 @@ impl Switch {
             // The keeper is told as well; a full disk is no reason to leave the post.
             let _ = log.write_all(line.as_bytes());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_switch_without_keeper_and_data_folder_goes_after_a_while_and_not_before() {
+        let at =
+            |millis: u128| Boottime::default().plus(Duration::from_millis(u64::try_from(millis).unwrap()));
+        let while_ = FORSAKEN.as_millis();
+        let mut forsaken = Forsaken::default();
+        assert!(!forsaken.turn(true, at(5)));
+        assert!(!forsaken.turn(true, at(while_)));
+        assert!(!forsaken.turn(false, at(while_ + 4)), "the folder is there again");
+        assert!(!forsaken.turn(true, at(while_ + 5)));
+        assert!(!forsaken.turn(true, at(2 * while_ + 4)));
+        assert!(forsaken.turn(true, at(2 * while_ + 5)));
     }
 }

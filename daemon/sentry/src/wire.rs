@@ -2,11 +2,15 @@
 //!
 //! **Invariant:** each line of the keeper's is answered by one line of the switch's, which bears its number.
 
+use std::time::Duration;
+
 use lifeboat_core::head::Guarded;
+use lifeboat_core::time;
 use serde::{Deserialize, Serialize};
 
 use crate::boottime::Boottime;
 use crate::guard::Deed;
+use crate::status::Basis;
 
 /// The longest line, in bytes; what is longer is not ours.
 pub(crate) const LONGEST_LINE: usize = 8 << 10;
@@ -32,6 +36,8 @@ pub(crate) enum Say {
         deadline: Boottime,
         /// When the renewal was sent.
         sent: Boottime,
+        /// What the deadline stands on, for a keeper that comes after this one.
+        footing: Footing,
     },
     /// The database must not go on.
     Stop {
@@ -40,6 +46,16 @@ pub(crate) enum Say {
     },
     /// Another one takes your place: go.
     Leave,
+}
+
+/// What a deadline stands on. The switch keeps it for the next keeper, and makes nothing of it itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Footing {
+    /// What.
+    pub(crate) basis: Basis,
+    /// For how long it was granted.
+    #[serde(with = "time::millis")]
+    pub(crate) length: Duration,
 }
 
 /// What the switch answers.
@@ -53,6 +69,8 @@ pub(crate) struct Answer {
     pub(crate) process: u32,
     /// Until when the lease is good, as far as it knows.
     pub(crate) deadline: Option<Boottime>,
+    /// What the newest deadline stands on, or stood on.
+    pub(crate) footing: Option<Footing>,
     /// Whether it wants a renewal sent from now on.
     pub(crate) doubts: bool,
     /// What the server does.
@@ -63,5 +81,5 @@ pub(crate) struct Answer {
 
 /// What tells one switch from another: its build, its data folder, its orders.
 pub(crate) fn mark(data: &std::path::Path, stop: &[String]) -> String {
-    format!("1 {} {} {stop:?}", env!("CARGO_PKG_VERSION"), data.display())
+    format!("2 {} {} {stop:?}", env!("CARGO_PKG_VERSION"), data.display())
 }

@@ -1,5 +1,6 @@
 //! The sentry's side: all agents at once, within one limit.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -42,11 +43,12 @@ pub async fn ask(
         // Nobody to promise anything: that is no consent.
         return Err(Vec::new());
     }
+    let all: BTreeSet<AgentName> = agents.iter().map(|agent| agent.name.clone()).collect();
     let mut asking = JoinSet::new();
     for agent in agents.iter().cloned() {
-        let (seal, request) = (Arc::clone(seal), request.clone());
+        let (seal, request, all) = (Arc::clone(seal), request.clone(), all.clone());
         asking.spawn(async move {
-            let asked = tokio::time::timeout(limit, ask_one(&agent, seal.as_ref(), &request)).await;
+            let asked = tokio::time::timeout(limit, ask_one(&agent, all, seal.as_ref(), &request)).await;
             let answer = match asked {
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Ok(Some(refusal))) => refusal.to_string(),
@@ -60,7 +62,12 @@ pub async fn ask(
     if refused.is_empty() { Ok(()) } else { Err(refused) }
 }
 
-async fn ask_one(agent: &Agent, seal: &dyn Seal, request: &Request) -> io::Result<Option<Refusal>> {
+async fn ask_one(
+    agent: &Agent,
+    asked: BTreeSet<AgentName>,
+    seal: &dyn Seal,
+    request: &Request,
+) -> io::Result<Option<Refusal>> {
     let mut stream = TcpStream::connect(&agent.address).await?;
     stream.set_nodelay(true)?;
     let challenge: Challenge = read(&mut stream).await?;
@@ -68,6 +75,7 @@ async fn ask_one(agent: &Agent, seal: &dyn Seal, request: &Request) -> io::Resul
         word: challenge.word,
         own_word: word()?,
         agent: agent.name.clone(),
+        asked,
         workload: request.workload.clone(),
         region: request.region.clone(),
         epoch: request.epoch,

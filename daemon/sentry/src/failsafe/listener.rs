@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** whoever connects has a limit of time and of bytes, and there is a limit to how many there are.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Station {
     /// Its own name.
     pub agent: AgentName,
+    /// All agents that it knows, itself included: whoever may decide.
+    pub agents: BTreeSet<AgentName>,
     /// Its seal, and the keys of the sentries.
     pub seal: Arc<dyn Seal>,
     /// Who may ask for what.
@@ -37,7 +40,7 @@ pub struct Station {
     pub outlook: watch::Receiver<Outlook>,
     /// Where it keeps its promises.
     pub promises: Arc<dyn Promises>,
-    /// The most it promises: the length of a write lease.
+    /// The most it promises for a write lease that it has not seen renewed.
     pub most: Duration,
 }
 
@@ -137,12 +140,14 @@ impl Station {
     /// Grants or refuses; a grant is remembered when this returns.
     fn decide(&self, question: &Question) -> Result<(), Refusal> {
         let length = Duration::from_millis(question.length_ms);
-        if length > self.most {
-            return Err(Refusal::TooLong {
-                most_ms: u64::try_from(self.most.as_millis()).unwrap_or(u64::MAX),
-            });
-        }
         let (workload, region) = (&question.workload, &question.region);
+        let most = self.promises.length(workload, region).unwrap_or(self.most).min(self.most);
+        if length > most {
+            return Err(Refusal::TooLong { most_ms: u64::try_from(most.as_millis()).unwrap_or(u64::MAX) });
+        }
+        if let Some(agent) = self.agents.difference(&question.asked).next() {
+            return Err(Refusal::NotAsked { agent: agent.clone() });
+        }
         judge(&self.outlook.borrow(), workload, region, question.epoch)?;
         self.promises.promise(workload, region, length);
         // What came to be known meanwhile may have been judged by without the promise.

@@ -39,6 +39,11 @@ impl Promises for Given {
     fn promise(&self, _: &WorkloadName, _: &RegionName, length: Duration) {
         self.0.lock().unwrap().push(length);
     }
+
+    fn length(&self, _: &WorkloadName, region: &RegionName) -> Option<Duration> {
+        // The lease of this one was seen.
+        (region.as_str() == "near").then_some(Duration::from_secs(4))
+    }
 }
 
 fn head(epoch: u64, holder: &str, closing: bool, coming: Option<&str>) -> Head {
@@ -80,12 +85,20 @@ struct Post {
 }
 
 async fn post(known: Outlook) -> Post {
+    post_among(known, &["west"]).await
+}
+
+async fn post_among(known: Outlook, agents: &[&str]) -> Post {
     let (outlook, seen) = watch::channel(known);
     let given = Arc::new(Given::default());
     let station = Station {
         agent: "west".into(),
+        agents: agents.iter().copied().map(Into::into).collect(),
         seal: Arc::new(Named("west".into(), 1)),
-        sentries: BTreeMap::from([("sentry-east".into(), BTreeSet::from([("shop".into(), "east".into())]))]),
+        sentries: BTreeMap::from([
+            ("sentry-east".into(), BTreeSet::from([("shop".into(), "east".into())])),
+            ("sentry-near".into(), BTreeSet::from([("shop".into(), "near".into())])),
+        ]),
         outlook: seen,
         promises: Arc::clone(&given) as _,
         most: Duration::from_secs(10),
@@ -147,6 +160,7 @@ async fn what_was_said_in_another_conversation_is_not_answered() {
         word: challenge.word,
         own_word: "mine".to_owned(),
         agent: "west".into(),
+        asked: BTreeSet::from(["west".into()]),
         workload: "shop".into(),
         region: "east".into(),
         epoch: Epoch::new(7),
@@ -167,4 +181,27 @@ async fn what_was_said_in_another_conversation_is_not_answered() {
     let _: Challenge = read(&mut third).await.unwrap();
     third.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
     assert_eq!(third.read(&mut [0; 16]).await.unwrap_or(0), 0, "hung up on");
+}
+
+#[tokio::test]
+async fn more_than_the_lease_that_was_seen_is_not_promised() {
+    let post = post(outlook(false, Some(head(7, "near", false, None)))).await;
+    let sentry = || Named("sentry-near".into(), 1);
+    let length = Duration::from_secs(4);
+    asked(&post, sentry(), &request("sentry-near", "near", length)).await.unwrap();
+    let more = request("sentry-near", "near", length + Duration::from_millis(1));
+    let why = asked(&post, sentry(), &more).await.unwrap_err();
+    assert_eq!(why, "it promises 4000 ms at most");
+    assert_eq!(*post.given.0.lock().unwrap(), [length]);
+}
+
+/// One that is added to the agents and not to sentry.toml promises nothing, and may decide.
+#[tokio::test]
+async fn an_agent_that_is_not_asked_is_enough_for_no() {
+    let post = post_among(outlook(false, Some(head(7, "east", false, None))), &["north", "west"]).await;
+    let sentry = Named("sentry-east".into(), 1);
+    let why =
+        asked(&post, sentry, &request("sentry-east", "east", Duration::from_secs(10))).await.unwrap_err();
+    assert_eq!(why, "north is an agent too, and is not asked: list it in sentry.toml");
+    assert!(post.given.0.lock().unwrap().is_empty());
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::seal::Named;
 use crate::sentry::{LENGTH, Sentry};
-use crate::server::{Server, Writers, folder, until};
+use crate::server::{Server, Writers, folder, signal, until};
 
 #[derive(Default)]
 struct Given(Mutex<Vec<Duration>>);
@@ -21,6 +21,10 @@ struct Given(Mutex<Vec<Duration>>);
 impl Promises for Given {
     fn promise(&self, _: &WorkloadName, _: &RegionName, length: Duration) {
         self.0.lock().unwrap().push(length);
+    }
+
+    fn length(&self, _: &WorkloadName, _: &RegionName) -> Option<Duration> {
+        None
     }
 }
 
@@ -44,6 +48,7 @@ async fn agent(name: &str) -> Agent {
     let given = Arc::new(Given::default());
     let station = Station {
         agent: AgentName::new(name),
+        agents: BTreeSet::from([AgentName::new(name)]),
         seal: Arc::new(Named::new(AgentName::new(name))),
         sentries: BTreeMap::from([("sentry-east".into(), BTreeSet::from([("shop".into(), "east".into())]))]),
         outlook: seen,
@@ -112,4 +117,25 @@ async fn one_agent_that_is_not_heard_is_enough_to_stop() {
     assert!(writers.after(ends.plus(LENGTH)).is_empty());
     assert!(writers.after(sentry.lease_ends()).is_empty());
     assert!(sentry.log().contains("not every agent grants more time: west:"), "{}", sentry.log());
+}
+
+/// A deadline that was given because the region comes is no lease: nobody is asked for more of it, by no keeper.
+#[tokio::test]
+async fn a_keeper_that_takes_over_knows_what_the_deadline_stands_on() {
+    let folder = folder();
+    let witness = agent("witness").await;
+    let server = Server::primary(folder.path()).await;
+    let all = listed(&[("witness", &witness)]);
+    let mut sentry = Sentry::start(&server, folder.path(), "held 7", "", &all);
+    sentry.holds("lease").await;
+    sentry.answer("coming 7 east");
+    sentry.holds("coming").await;
+    signal("-KILL", &[sentry.keeper()]);
+    sentry.answer("unreachable");
+    sentry.keeper_again();
+    let keeper = sentry.keeper();
+    until("the new keeper has had a turn", async || sentry.status()["keeper"] == keeper).await;
+    assert_eq!(sentry.status()["basis"]["by"], "coming", "{}", sentry.status());
+    until("it is stopped", async || !server.runs()).await;
+    assert!(witness.given.0.lock().unwrap().is_empty(), "nobody was asked");
 }

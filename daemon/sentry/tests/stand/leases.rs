@@ -103,3 +103,20 @@ async fn the_operators_command_stops_it_and_signals_follow_when_it_does_not() {
         assert_eq!(complained, !by_command, "{}", sentry.deeds());
     }
 }
+
+/// A host that starts again, cut off: its lease may have run out long ago, and another region may take writes.
+#[tokio::test]
+async fn where_a_lease_was_held_before_there_is_no_grace() {
+    for (answer, before) in [("unreachable", true), ("not-ours 8 west", false)] {
+        let folder = folder();
+        let server = Server::primary(folder.path()).await;
+        if before {
+            std::fs::create_dir(folder.path().join("state")).unwrap();
+            std::fs::write(folder.path().join("state/epoch"), "7").unwrap();
+            crate::server::give(&folder.path().join("state"));
+        }
+        let sentry = Sentry::start(&server, folder.path(), answer, "grace = '60m'", "");
+        until("it is stopped", async || !server.runs()).await;
+        until("it says why", async || sentry.deeds().contains("a primary without a write lease")).await;
+    }
+}
