@@ -150,8 +150,11 @@ pub enum FenceProof {
         #[serde(with = "time::millis")]
         waited: Duration,
     },
-    /// The only standby whose word it needs to acknowledge a commit has stopped receiving from it: nothing after `end` can be
-    /// acknowledged. The region itself was not heard.
+    /// A standby whose word each of its commits needed, when it was last seen, has stopped receiving from it: it acknowledges
+    /// nothing after `end`, while its settings are what they were. The region itself was not heard. It may go on to write
+    /// what nobody is told is done, and three things are not seen from here: a person there changes
+    /// `synchronous_standby_names`, a session asks for a lower `synchronous_commit` itself, or one that waits is cancelled,
+    /// which is then told with a warning (PostgreSQL's manual, "Synchronous Replication").
     CutOff {
         /// The standby, as the primary named it.
         standby: String,

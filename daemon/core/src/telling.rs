@@ -186,7 +186,7 @@ impl fmt::Display for FenceProof {
             ),
             Self::CutOff { standby, end } => write!(
                 f,
-                "{standby}, without whose word it acknowledges nothing, has stopped receiving from it at {end}"
+                "{standby}, without whose word it acknowledged nothing when it was last seen, has stopped receiving from it at {end}"
             ),
         }
     }

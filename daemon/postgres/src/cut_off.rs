@@ -5,7 +5,9 @@
 //! (PostgreSQL 13 and later take it in without a restart): the startup process ends the receiver and starts no other, now and
 //! after a restart. What the receiver flushed last is the end of all that can ever have been acknowledged.
 //!
-//! That this standby is the only one the primary waits for is not asked here: it was seen before, by looks at both.
+//! That each commit waits for this standby is not asked here: it was seen before, in the last look at the primary, no
+//! longer before the trouble than a testimony is fresh. What that look cannot see: a session that sets a lower
+//! `synchronous_commit` itself, settings changed at the primary since, and a wait that is cancelled there.
 //!
 //! Whom it followed is kept in the setting `lifeboat.former_conninfo`, without a password, for any session can show it. A
 //! standby whose promotion never comes is put back by hand:
