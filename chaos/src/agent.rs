@@ -61,8 +61,8 @@ pub struct AgentOptions {
     pub silence: String,
     /// Whether the census asks a further resolver for the shop's name, which can be told to keep what it knows.
     pub resolver: bool,
-    /// With three agents: how long the step that verifies a failover may take, once; the shipped page's when empty.
-    pub verify: String,
+    /// With three agents: how long one attempt at a step of a failover may take, where the shipped page's time will not do.
+    pub limits: Vec<(&'static str, &'static str)>,
     /// Whether the shop has a second name, on a name server that nobody answers for.
     pub dead_name_server: bool,
 }
@@ -81,7 +81,7 @@ impl Default for AgentOptions {
             sentries: true,
             silence: "3s".to_owned(),
             resolver: false,
-            verify: String::new(),
+            limits: Vec::new(),
             dead_name_server: false,
         }
     }
@@ -160,7 +160,7 @@ impl Seat {
         };
         let etcd = Site::ALL.map(|to| format!("\"http://{}\"", network.path(self.from(), To::Etcd(to))));
         let pages = quoted(&self.folder(lab).join("runbooks").display());
-        let pages = if options.verify.is_empty() { String::new() } else { format!("runbooks = {pages}\n") };
+        let pages = if options.limits.is_empty() { String::new() } else { format!("runbooks = {pages}\n") };
         let mut text = format!(
             "[agent]\nname = \"{site}\"\nregion = \"{site}\"\nstate = {state}\n{pages}listen = \"{}\"\n{witnesses}\n\
              [lease]\nkind = \"etcd\"\ncluster = \"{WORKLOAD}\"\nendpoints = [{}]\nttl = {}\n\n",
@@ -351,13 +351,21 @@ fn dead_name(network: &Network, folder: &Path) -> String {
     )
 }
 
-/// The shipped page of a failover, with another time for one attempt at verifying.
+/// The shipped page of a failover, with other times for one attempt at some steps.
 #[must_use]
-pub fn failover_page(verify: &str) -> String {
-    let shipped = include_str!("../../runbooks/failover.toml");
-    let (before, step) = shipped.split_once("name = \"verify\"").unwrap_or((shipped, ""));
-    let step = step.replacen("timeout = \"2m\"", &format!("timeout = \"{verify}\""), 1);
-    format!("{before}name = \"verify\"{step}")
+pub fn failover_page(limits: &[(&str, &str)]) -> String {
+    let mut page = String::new();
+    let mut within = None;
+    for line in include_str!("../../runbooks/failover.toml").lines() {
+        if let Some(name) = line.strip_prefix("name = ") {
+            within = limits.iter().find(|(step, _)| name.trim_matches('"') == *step);
+        }
+        match within.filter(|_| line.starts_with("timeout = ")) {
+            Some((_, limit)) => page += &format!("timeout = \"{limit}\"\n"),
+            None => page += &format!("{line}\n"),
+        }
+    }
+    page
 }
 
 /// What a command said.

@@ -108,15 +108,19 @@ fn agent_options(scenario: &Scenario) -> AgentOptions {
     let stale = deeds::any(scenario, |fault| matches!(fault, scenario::Fault::StaleResolver {}));
     AgentOptions {
         supervised: !setup.automatic,
-        rpo: format!("{}ms", setup.rpo.as_millis()),
+        rpo: format!("{}ms", setup.rpo.mul_f64(scale).as_millis()),
         rto: "15m".to_owned(),
         power: false,
         sentries: setup.sentries,
         silence: length(setup.silence, own.silence, SILENCE),
         lease: length(setup.lease, own.lease, LEASE),
         resolver: stale,
-        // A name server that never agrees is waited for this long, twice.
-        verify: if stale { "10s".to_owned() } else { String::new() },
+        // What never comes is waited for this long, twice: a name server that agrees, a word from a silent region.
+        limits: match (stale, setup.sentries) {
+            (true, _) => vec![("verify", "10s")],
+            (false, false) => vec![("fence", "10s")],
+            (false, true) => Vec::new(),
+        },
         dead_name_server: deeds::any(scenario, |fault| matches!(fault, scenario::Fault::FailNames {})),
         ..AgentOptions::default()
     }

@@ -156,7 +156,9 @@ impl Scene {
                 lab.keep_answers(begins).await;
                 Ok(())
             }
-            Fault::Clock { agent, step } => lab.restart_with_clock(here(*agent), *step / 1000).await,
+            Fault::Clock { agent, step } => {
+                lab.restart_with_clock(here(*agent), (*step as f64 * self.scale / 1000.0) as i64).await
+            }
             Fault::Lie { agent, about } => {
                 lie(lab, here(*agent), region(*about)?, if begins { Network::Refuse } else { Network::None });
                 Ok(())
@@ -187,7 +189,7 @@ async fn kill(lab: &Lab, what: Part, begins: bool) -> Result<(), LabError> {
         (Part::Database(site), true) => lab.kill(here(site), Piece::Database).map(drop),
         (Part::Database(site), false) => lab.start_postgres(region(site)?).await,
         (Part::Agent(site), true) => lab.kill(here(site), Piece::Agent).map(drop),
-        (Part::Sentry(site), true) => lab.kill(here(site), Piece::Sentry).map(drop),
+        (Part::Sentry(site), true) => lab.kill_keeper(here(site)),
         (Part::Member(site), true) => lab.kill(here(site), Piece::Etcd).map(drop),
         (Part::Coordinator, true) => {
             Site::ALL.into_iter().try_for_each(|site| lab.kill(site, Piece::Etcd).map(drop))

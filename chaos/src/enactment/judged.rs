@@ -112,12 +112,23 @@ pub(super) async fn judge(
     let expect = &scenario.expect;
     let shop = status.map(|status| status["workloads"][WORKLOAD].clone()).unwrap_or_default();
     let served = written.ledger.first_from(Region::West, first).map(|order| order.acknowledged_ms);
-    let (lost, lost_ms) = match written.newcomer {
-        Some(_) => lost(lab, &written.told).await,
-        None => (0, 0),
+    let missing = match written.newcomer {
+        Some(_) => missing(lab, &written.told).await,
+        None => Vec::new(),
     };
+    let lost_ms =
+        missing.first().zip(missing.last()).map_or(0, |((_, first), (_, last))| (last - first) / 1000);
+    let lost = missing.len() as u64;
+    // A write that was under way when the host froze, and that the new primary has, is acknowledged late and lost to nobody.
+    let ids: BTreeSet<u64> = missing.iter().map(|(id, _)| *id).collect();
+    let told = &written.told.acknowledged;
+    let sent = std::iter::once(0).chain(told.iter().copied());
     let second: Vec<u64> = match written.newcomer {
-        Some(since) => written.told.acknowledged.iter().copied().filter(|at| *at > since).collect(),
+        Some(since) => (0..)
+            .zip(told.iter().copied().zip(sent))
+            .filter(|(id, (at, sent))| *at > since && (*sent > since || ids.contains(id)))
+            .map(|(_, (at, _))| at)
+            .collect(),
         None => Vec::new(),
     };
     let second_ms = second.last().zip(written.newcomer).map_or(0, |(last, since)| (last - since) / 1000);
@@ -126,7 +137,7 @@ pub(super) async fn judge(
         scenario: scenario.name.clone(),
         moved: served.map(|_| "west".to_owned()),
         moved_after_ms: served.map(|at| at.saturating_sub(first)),
-        told: told(lab),
+        told: self::told(lab),
         lost,
         lost_ms,
         second_writer: second.len() as u64,
@@ -139,14 +150,12 @@ pub(super) async fn judge(
     Ok(judged)
 }
 
-/// How many writes the old primary acknowledged that the new one does not have, and over how long they were written.
-async fn lost(lab: &Lab, told: &Told) -> (u64, u64) {
+/// The writes that the old primary acknowledged and the new one does not have, with when that was.
+async fn missing(lab: &Lab, told: &Told) -> Vec<(u64, u64)> {
     // A new primary that does not answer is a violation of its own.
-    let Ok(kept) = lab.entries(Region::West, "holdout").await else { return (0, 0) };
-    let missing = (0..).zip(&told.acknowledged).filter(|(id, _)| !kept.contains_key(id)).map(|(_, at)| *at);
-    let missing: Vec<u64> = missing.collect();
-    let span = missing.first().zip(missing.last()).map_or(0, |(first, last)| (last - first) / 1000);
-    (missing.len() as u64, span)
+    let Ok(kept) = lab.entries(Region::West, "holdout").await else { return Vec::new() };
+    let acknowledged = (0..).zip(told.acknowledged.iter().copied());
+    acknowledged.filter(|(id, _)| !kept.contains_key(id)).collect()
 }
 
 fn violations(scenario: &Scenario, judged: &Judged, promoted: bool, shop: &Value) -> Vec<String> {

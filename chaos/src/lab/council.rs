@@ -57,10 +57,10 @@ impl Lab {
 
     fn write_configurations(&self, options: &AgentOptions, council: &Council) -> Result<(), LabError> {
         for site in Site::ALL {
-            if !options.verify.is_empty() {
+            if !options.limits.is_empty() {
                 let pages = site.folder(self.folder()).join("agent/runbooks");
                 std::fs::create_dir_all(&pages).map_err(io("make a folder of runbooks"))?;
-                let page = agent::failover_page(&options.verify);
+                let page = agent::failover_page(&options.limits);
                 std::fs::write(pages.join("failover.toml"), page).map_err(io("write a runbook"))?;
             }
             if options.dead_name_server {

@@ -63,6 +63,19 @@ impl Lab {
         Ok(process::kill_within(&self.part(site, part))?)
     }
 
+    /// Kills the keeper of a site's sentry (kill -9), and not its switch.
+    ///
+    /// # Errors
+    /// When the signal is refused.
+    pub fn kill_keeper(&self, site: Site) -> Result<(), LabError> {
+        let keeper = |pid: &i32| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            !words.split(|byte| *byte == 0).any(|word| word == b"--switch")
+        };
+        let all = process::within(&self.part(site, Part::Sentry))?;
+        Ok(process::signal(&all.into_iter().filter(keeper).collect::<Vec<_>>(), Signal::KILL)?)
+    }
+
     /// Stops a part of a site (SIGSTOP), as one: no process of it is left running when this returns.
     ///
     /// # Errors
