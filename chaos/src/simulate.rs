@@ -22,6 +22,7 @@ mod region;
 mod sentry;
 mod setting;
 mod weather;
+mod whole;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,6 +43,8 @@ pub enum Worlds {
     Drawn(Kind),
     /// As a scenario tells.
     Told(Box<Scenario>),
+    /// Drawn from the seed, around whole agents: the real loop, under paused time.
+    Whole,
 }
 
 /// What is to be simulated.
@@ -121,10 +124,12 @@ impl Simulation {
         let (mut world, horizon) = match &self.worlds {
             Worlds::Drawn(kind) => weather::world(*kind, seed, self.broken, trace),
             Worlds::Told(scenario) => weather::staged(scenario, seed, self.broken, trace),
+            Worlds::Whole => return whole::live(seed, self.broken, trace),
         };
         match &self.worlds {
             Worlds::Drawn(kind) => settle(&mut world, *kind, horizon),
             Worlds::Told(scenario) => judged::watch(&mut world, scenario, horizon),
+            Worlds::Whole => {}
         }
         let copies = world.agents.each_ref().map(|agent| agent.copy.as_slice());
         world.oracle.finish(world.now, &world.coordinator, copies);

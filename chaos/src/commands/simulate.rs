@@ -28,6 +28,9 @@ pub(crate) struct Simulate {
     /// Ten flaps and partitions with one bad vantage, and then a real loss, instead of a storm.
     #[arg(long, conflicts_with = "scenario")]
     flaps: bool,
+    /// Whole agents instead of the core alone: the real loop, its journal and its tasks, under paused time.
+    #[arg(long, conflicts_with_all = ["scenario", "flaps"])]
+    whole_loop: bool,
     /// Break something on purpose: the oracles must notice.
     #[arg(long = "break", value_name = "WHAT")]
     broken: Option<Break>,
@@ -50,6 +53,7 @@ impl Simulate {
         let worlds = match &self.scenario {
             Some(name) => Worlds::Told(Box::new(named(name)?)),
             None if self.flaps => Worlds::Drawn(Kind::Flaps),
+            None if self.whole_loop => Worlds::Whole,
             None => Worlds::Drawn(Kind::Storm),
         };
         let simulation = Simulation { worlds, broken: self.broken };
@@ -97,6 +101,9 @@ impl Simulate {
         }
         if self.flaps {
             command.push_str(" --flaps");
+        }
+        if self.whole_loop {
+            command.push_str(" --whole-loop");
         }
         if let Some(broken) = self.broken {
             command.push_str(&format!(" --break {}", broken.name()));

@@ -135,7 +135,8 @@ impl Journal {
         Self::read_back(connection, Some((path.to_owned(), file)))
     }
 
-    /// A journal that is forgotten with the process, for tests and pretend worlds.
+    /// A journal that is forgotten with the process, for tests and pretend worlds. It waits for no disk, so what it is asked
+    /// for is done at once, where it was asked: a pretend world has no second thread that could be faster or slower.
     ///
     /// # Errors
     /// When SQLite cannot be used at all.
@@ -188,20 +189,17 @@ impl Journal {
 
     /// Appends the records of one decision: all of them, or none.
     pub(crate) async fn append(&self, at: Moment, records: Vec<Record>) -> Result<(), JournalError> {
-        let journal = self.clone();
-        let written = tokio::task::spawn_blocking(move || {
+        self.apart(move |journal| {
             journal.append_now(|next| {
                 (next..).zip(records).map(|(sequence, record)| Stamped { sequence, at, record }).collect()
             })
-        });
-        written.await.map_err(|_| JournalError::WriterGone)?
+        })
+        .await
     }
 
     /// Appends records that have their places already, as another journal has them: all of them, or none.
     pub(crate) async fn append_stamped(&self, records: Vec<Stamped>) -> Result<(), JournalError> {
-        let journal = self.clone();
-        let written = tokio::task::spawn_blocking(move || journal.append_now(|_| records));
-        written.await.map_err(|_| JournalError::WriterGone)?
+        self.apart(move |journal| journal.append_now(|_| records)).await
     }
 
     fn append_now(&self, records: impl FnOnce(u64) -> Vec<Stamped>) -> Result<(), JournalError> {
@@ -228,15 +226,14 @@ impl Journal {
 
     /// The newest record; none in an empty journal.
     pub(crate) async fn newest(&self) -> Result<Option<Stamped>, JournalError> {
-        let journal = self.clone();
-        let read = tokio::task::spawn_blocking(move || {
+        let read = self.apart(|journal| {
             let connection = journal.locked();
             let newest = "SELECT coalesce(max(sequence), 0) FROM record";
             let newest: u64 =
                 connection.query_row(newest, [], |row| row.get(0)).map_err(JournalError::Read)?;
             read(&connection, newest.saturating_sub(1))
         });
-        Ok(read.await.map_err(|_| JournalError::WriterGone)??.pop())
+        Ok(read.await?.pop())
     }
 
     /// All records after the given place, oldest first.
@@ -244,9 +241,20 @@ impl Journal {
     /// # Errors
     /// When they cannot be read or are damaged.
     pub async fn records(&self, after: u64) -> Result<Vec<Stamped>, JournalError> {
+        self.apart(move |journal| read(&journal.locked(), after)).await
+    }
+
+    /// Does something that may wait for a disk apart from the loop.
+    async fn apart<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Self) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        if self.file.is_none() {
+            return act(self);
+        }
         let journal = self.clone();
-        let read = tokio::task::spawn_blocking(move || read(&journal.locked(), after));
-        read.await.map_err(|_| JournalError::WriterGone)?
+        let done = tokio::task::spawn_blocking(move || act(&journal));
+        done.await.map_err(|_| JournalError::WriterGone)?
     }
 
     fn locked(&self) -> MutexGuard<'_, Connection> {

@@ -10,12 +10,13 @@ mod line;
 mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lifeboat_core::head::Head;
 use lifeboat_core::{AgentName, Stamped, WorkloadName};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 pub use self::line::Line;
 use self::room::Room;
@@ -62,9 +63,42 @@ struct Inner {
     room: Mutex<Room>,
     faults: Mutex<BTreeMap<AgentName, Fault>>,
     /// Rises with each change of either.
-    version: watch::Sender<u64>,
+    version: Version,
     clock: Clock,
     ttl: Duration,
+}
+
+/// Counts changes, and wakes those who wait for one in the order in which they began to: a `watch` channel of tokio wakes
+/// them in an order that it draws, and the same life would not be the same twice.
+#[derive(Default)]
+struct Version {
+    count: AtomicU64,
+    changed: Notify,
+}
+
+impl Version {
+    fn get(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    fn rise(&self) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until it is another one than `seen`, which then is that one.
+    async fn changed(&self, seen: &mut u64) {
+        loop {
+            // It hears what happens from here on, before it is waited for.
+            let changed = self.changed.notified();
+            let now = self.get();
+            if now != *seen {
+                *seen = now;
+                return;
+            }
+            changed.await;
+        }
+    }
 }
 
 /// An old copy of a coordinator, for a restore.
@@ -77,7 +111,7 @@ impl Coordinator {
         let inner = Inner {
             room: Mutex::new(Room::default()),
             faults: Mutex::new(BTreeMap::new()),
-            version: watch::channel(0).0,
+            version: Version::default(),
             clock,
             ttl,
         };
@@ -103,6 +137,11 @@ impl Coordinator {
     /// All records.
     pub fn records(&self) -> Vec<Stamped> {
         self.room().records.clone()
+    }
+
+    /// The records after that place, without those before it.
+    pub fn records_after(&self, place: usize) -> Vec<Stamped> {
+        self.room().records.get(place..).map(<[Stamped]>::to_vec).unwrap_or_default()
     }
 
     /// The heads.
@@ -164,7 +203,7 @@ impl Coordinator {
     }
 
     fn bump(&self) {
-        self.inner.version.send_modify(|version| *version += 1);
+        self.inner.version.rise();
     }
 
     /// Does something to what is shared, and lets everybody who watches look.

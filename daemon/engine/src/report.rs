@@ -16,11 +16,15 @@ struct Report<'a> {
     records: Vec<&'a Stamped>,
 }
 
-/// Writes `RUN.json` into the folder: complete, or not at all. Repeating it writes the same again.
+/// Writes `RUN.json` into the folder: complete, or not at all. Repeating it writes the same again. A folder
+/// without a name is nowhere: nothing is written.
 pub(crate) async fn write(journal: &Journal, folder: &Path, run: &RunId) -> Result<Output, Fault> {
     let cannot = |what: &str, error: &dyn std::fmt::Display| {
         Fault::new(FaultKind::Unclear, format!("cannot {what} the report in {}: {error}", folder.display()))
     };
+    if folder.as_os_str().is_empty() {
+        return Ok(Output::Reported);
+    }
     let records = journal.records(0).await.map_err(|error| cannot("read the journal for", &error))?;
     let records = records.iter().filter(|stamped| stamped.record.run() == Some(run)).collect();
     let report = Report { version: 1, run, records };

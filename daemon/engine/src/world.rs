@@ -47,6 +47,6 @@ pub struct World {
     pub messenger: Option<Arc<dyn Messenger>>,
     /// Ways to tell people.
     pub notify: Vec<Arc<dyn Notify>>,
-    /// Where reports of runs are written.
+    /// Where reports of runs are written; nowhere when it has no name.
     pub reports: PathBuf,
 }

@@ -35,16 +35,15 @@ impl Line {
     async fn way(&self) -> Result<(), CoordinationError> {
         let fault = self.coordinator.fault_of(&self.agent);
         tokio::time::sleep(fault.delay / 2).await;
-        let mut version = self.coordinator.inner.version.subscribe();
+        let version = &self.coordinator.inner.version;
+        let mut seen = version.get();
         let fault = loop {
             let fault = self.coordinator.fault_of(&self.agent);
             if !fault.hangs {
                 break fault;
             }
             // What hung gets through late, when it was not given up before.
-            if version.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            version.changed(&mut seen).await;
         };
         if fault.cut {
             return Err(CoordinationError::Unreachable("the line is cut, as pretended".to_owned()));
@@ -83,13 +82,14 @@ impl Coordination for Line {
             return error;
         }
         let closed = || CoordinationError::Unreachable("nobody listens any more".to_owned());
+        let version = &self.coordinator.inner.version;
+        let mut newest_version = version.get();
         let (told, mut seen, restores) = {
             let mut room = self.coordinator.room();
             room.expire(self.now());
             (room.told(known), room.log.len(), room.restores)
         };
         let mut newest = known.cloned();
-        let mut version = self.coordinator.inner.version.subscribe();
         let mut news = match told {
             Ok(told) => told,
             Err(error) => return error,
@@ -116,17 +116,17 @@ impl Coordination for Line {
                     Some(end) => {
                         tokio::select! {
                             biased;
-                            changed = version.changed() => changed.is_ok(),
-                            () = self.coordinator.inner.clock.sleep_until(end) => true,
+                            () = version.changed(&mut newest_version) => {}
+                            () = self.coordinator.inner.clock.sleep_until(end) => {}
                         }
                     }
-                    None => version.changed().await.is_ok(),
+                    None => version.changed(&mut newest_version).await,
                 }
             };
             tokio::select! {
                 biased;
                 () = changes.closed() => return closed(),
-                _ = changed => {}
+                () = changed => {}
             }
             if let Err(error) = self.way().await {
                 return error;
@@ -216,16 +216,15 @@ impl Coordination for Line {
 
     async fn order(&self, order: &Order, limit: Duration) -> Result<Answer, CoordinationError> {
         let id = self.write(|room| room.order(order)).await?;
-        let mut version = self.coordinator.inner.version.subscribe();
+        let version = &self.coordinator.inner.version;
+        let mut seen = version.get();
         let answered = async {
             loop {
                 let answer = self.coordinator.room().orders.get(&id).and_then(|(_, answer)| answer.clone());
                 if let Some(answer) = answer {
                     return answer;
                 }
-                if version.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
+                version.changed(&mut seen).await;
             }
         };
         let answer = tokio::time::timeout(limit, answered).await;
