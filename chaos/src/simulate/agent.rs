@@ -4,6 +4,7 @@
 //! **Invariant:** an append of which nobody knows what became ends the tenure: the record is read again before anything.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use lifeboat_core::event::Witnessing;
 use lifeboat_core::head::Head;
@@ -38,8 +39,8 @@ pub(crate) struct Agent {
     pub(crate) frozen: u8,
     /// What would have happened to it meanwhile.
     pub(crate) deferred: Vec<Due>,
-    /// Its copy of the record.
-    pub(crate) copy: Vec<Stamped>,
+    /// Its copy of the record: each record is there once, and never changes.
+    pub(crate) copy: Vec<Rc<Stamped>>,
     /// The tenure that it believes to hold.
     pub(crate) term: Option<u64>,
     /// Where it believes the workload to live, and under which epoch.
@@ -72,7 +73,7 @@ pub(crate) struct Agent {
 #[derive(Debug)]
 pub(crate) struct Append {
     serial: u64,
-    records: Vec<Stamped>,
+    records: Vec<Rc<Stamped>>,
     head: Option<Head>,
     commands: Vec<Command>,
 }
@@ -81,7 +82,7 @@ pub(crate) struct Append {
 #[derive(Debug)]
 pub(crate) struct Sent {
     term: u64,
-    records: Vec<Stamped>,
+    records: Vec<Rc<Stamped>>,
     head: Option<Head>,
 }
 
@@ -151,7 +152,8 @@ impl World {
         agent.up = true;
         agent.life += 1;
         if !fresh {
-            agent.guardian = Guardian::restore(policy, runbooks(), "simulated", &agent.copy);
+            let records = agent.copy.iter().map(Rc::as_ref);
+            agent.guardian = Guardian::restore(policy, runbooks(), "simulated", records);
             agent.guardian.stand_by();
         }
         agent.term = None;
@@ -276,9 +278,10 @@ impl World {
         }
         let moment = self.moment(a);
         for place in known..self.coordinator.log.len() {
-            let stamped = self.coordinator.log[place].clone();
-            self.agents[a].copy.push(stamped.clone());
-            let decision = self.agents[a].guardian.decide(moment, Event::Recorded(stamped));
+            let stamped = Rc::clone(&self.coordinator.log[place]);
+            let event = Event::Recorded(Stamped::clone(&stamped));
+            self.agents[a].copy.push(stamped);
+            let decision = self.agents[a].guardian.decide(moment, event);
             self.stood_by(a, &decision);
         }
         self.take_beliefs(a);
@@ -319,25 +322,23 @@ impl World {
     }
 
     fn testify(&mut self, a: usize) {
-        let moment = self.moment(a);
-        let agent = &mut self.agents[a];
-        agent.sequence += 1;
-        let mut testimony = agent.guardian.testimony(moment, agent.sequence, agent.echo);
-        if let Some(r) = agent.lies {
-            super::liar::twist(&mut testimony, r);
-        }
-        let Some(held) = self.coordinator.tenure(self.now) else {
-            return self.coordinator.testify(a, testimony, self.now);
-        };
-        let g = held.agent;
+        self.agents[a].sequence += 1;
+        self.coordinator.testify(a, self.agents[a].sequence, self.now);
+        let Some(g) = self.coordinator.tenure(self.now).map(|held| held.agent) else { return };
+        // What nobody would hear need not be put into words: making them changes nothing.
         if g != a && self.network.coordinated(g) && !self.lost() {
+            let moment = self.moment(a);
+            let agent = &self.agents[a];
+            let mut testimony = agent.guardian.testimony(moment, agent.sequence, agent.echo);
+            if let Some(r) = agent.lies {
+                super::liar::twist(&mut testimony, r);
+            }
             let life = self.agents[g].life;
-            let event = Box::new(Event::Testified(testimony.clone()));
+            let event = Box::new(Event::Testified(testimony));
             let slow = if self.chance.percent(6) { self.chance.between(500, 9_000) } else { 0 };
             let soon = self.chance.between(1, 9);
             self.schedule(slow + soon, Due::Told(g, life, event));
         }
-        self.coordinator.testify(a, testimony, self.now);
     }
 
     /// Something happens to an agent, now or when its loop comes to it.
@@ -373,8 +374,8 @@ impl World {
             return;
         }
         let first = self.agents[a].copy.len() as u64 + 1;
-        let stamp = |(n, record)| Stamped { sequence: first + n, at: moment, record };
-        let records: Vec<Stamped> = (0..).zip(records).map(stamp).collect();
+        let stamp = |(n, record)| Rc::new(Stamped { sequence: first + n, at: moment, record });
+        let records: Vec<Rc<Stamped>> = (0..).zip(records).map(stamp).collect();
         let head = self.agents[a].guardian.heads().remove(&NAMES.workload);
         self.agents[a].appends += 1;
         let serial = self.agents[a].appends;
@@ -439,7 +440,7 @@ impl World {
         &mut self,
         a: usize,
         term: u64,
-        records: &[Stamped],
+        records: &[Rc<Stamped>],
         head: Option<&Head>,
     ) -> Result<(), Refusal> {
         let taken = self.coordinator.append(term, records, head.cloned(), self.now);
@@ -511,7 +512,7 @@ impl World {
         let moment = self.moment(a);
         let agent = &mut self.agents[a];
         let decision = agent.guardian.decide(moment, Event::Deposed);
-        agent.guardian.reread(&agent.copy);
+        agent.guardian.reread(agent.copy.iter().map(Rc::as_ref));
         self.stood_by(a, &decision);
         if self.network.coordinated(a) {
             self.coordinator.resign(term);

@@ -3,9 +3,11 @@
 //! **Invariant:** each call is one transaction on one state, whoever calls and whether or not the answer arrives.
 //! **Invariant:** an append is taken in only from the holder of the tenure, and only directly after the newest record.
 
+use std::rc::Rc;
+
 use lifeboat_core::Stamped;
 use lifeboat_core::head::{Guarded, Head};
-use lifeboat_core::testimony::{Beat, Testimony};
+use lifeboat_core::testimony::Beat;
 
 use super::setting::{TENURE, TESTIMONY};
 
@@ -30,15 +32,15 @@ pub(crate) enum Refusal {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Coordinator {
     /// The record.
-    pub(crate) log: Vec<Stamped>,
+    pub(crate) log: Vec<Rc<Stamped>>,
     /// Under which tenure each record was written.
     pub(crate) terms: Vec<u64>,
     held: Option<Held>,
     terms_given: u64,
     /// The newest sign of life.
     pub(crate) beat: Option<Beat>,
-    /// What each vantage says, and since when.
-    pub(crate) testimonies: [Option<(u64, Testimony)>; 3],
+    /// Since when each vantage says its newest testimony, and the number of it. What it says goes to the one who decides.
+    testimonies: [Option<(u64, u64)>; 3],
     /// What the sentries need to know.
     pub(crate) head: Option<Head>,
     /// Whether a sentry ever held the lease of each region, and when it was renewed last.
@@ -85,7 +87,7 @@ impl Coordinator {
     pub(crate) fn append(
         &mut self,
         term: u64,
-        records: &[Stamped],
+        records: &[Rc<Stamped>],
         head: Option<Head>,
         now: u64,
     ) -> Result<(), Refusal> {
@@ -105,16 +107,16 @@ impl Coordinator {
     }
 
     /// What a vantage says is kept until it is too old; an older one does not replace a newer one.
-    pub(crate) fn testify(&mut self, agent: usize, testimony: Testimony, now: u64) {
+    pub(crate) fn testify(&mut self, agent: usize, sequence: u64, now: u64) {
         let known = &mut self.testimonies[agent];
-        if known.as_ref().is_none_or(|(_, known)| known.sequence < testimony.sequence) {
-            *known = Some((now, testimony));
+        if known.is_none_or(|(_, known)| known < sequence) {
+            *known = Some((now, sequence));
         }
     }
 
     /// Whether a vantage has said anything in time.
     pub(crate) fn speaks(&self, agent: usize, now: u64) -> bool {
-        self.testimonies[agent].as_ref().is_some_and(|(at, _)| now - at <= TESTIMONY)
+        self.testimonies[agent].is_some_and(|(at, _)| now - at <= TESTIMONY)
     }
 
     /// Renews a write lease, if the head says that the region may hold it.

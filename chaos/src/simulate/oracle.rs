@@ -18,7 +18,9 @@
 mod book;
 mod detection;
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use lifeboat_core::head::Head;
 use lifeboat_core::record::Ending;
@@ -187,7 +189,7 @@ impl Oracle {
         &mut self,
         a: usize,
         term: u64,
-        records: &[Stamped],
+        records: &[impl Borrow<Stamped>],
         head: Option<&Head>,
         facts: &Facts,
     ) {
@@ -195,6 +197,7 @@ impl Oracle {
         self.tally.decisions += records.len() as u64;
         let mut acts = false;
         for stamped in records {
+            let stamped: &Stamped = stamped.borrow();
             let place = self.book.records + 1;
             if stamped.sequence != place {
                 self.violation(now, format!("record {} stands at place {place}", stamped.sequence));
@@ -296,7 +299,7 @@ impl Oracle {
     }
 
     /// An agent was elected: its copy is the record.
-    pub(crate) fn elected(&mut self, a: usize, term: u64, coordinator: &Coordinator, copy: &[Stamped]) {
+    pub(crate) fn elected(&mut self, a: usize, term: u64, coordinator: &Coordinator, copy: &[Rc<Stamped>]) {
         self.tally.takeovers += u64::from(term > 1);
         if term <= self.terms {
             self.violation(0, format!("tenure {term} is given again, to agent {a}"));
@@ -346,7 +349,7 @@ impl Oracle {
     }
 
     /// Faults have stopped, persons have answered, time has passed: nothing is left open.
-    pub(crate) fn finish(&mut self, now: u64, coordinator: &Coordinator, copies: [&[Stamped]; 3]) {
+    pub(crate) fn finish(&mut self, now: u64, coordinator: &Coordinator, copies: [&[Rc<Stamped>]; 3]) {
         if let Some(what) = self.book.hangs() {
             self.violation(now, what);
         }

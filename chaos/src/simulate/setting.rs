@@ -3,7 +3,7 @@
 //! **Invariant:** what is broken on purpose (`--break`) is broken here or in the world, never in the core.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use lifeboat_core::policy::{
@@ -98,9 +98,10 @@ pub(crate) fn region(name: &RegionName) -> Option<usize> {
 
 /// The shipped pages.
 #[expect(clippy::expect_used, reason = "the tests of the runbooks rule it out")]
-pub(crate) fn runbooks() -> Runbooks {
-    static PAGES: LazyLock<Runbooks> = LazyLock::new(|| Runbooks::shipped().expect("the shipped pages load"));
-    PAGES.clone()
+pub(crate) fn runbooks() -> Arc<Runbooks> {
+    static PAGES: LazyLock<Arc<Runbooks>> =
+        LazyLock::new(|| Arc::new(Runbooks::shipped().expect("the shipped pages load")));
+    Arc::clone(&PAGES)
 }
 
 /// What is different from world to world.

@@ -48,16 +48,14 @@ impl Council {
         if known.is_some_and(|known| known.testimony.sequence > testimony.sequence) {
             return false;
         }
-        let verdicts = |t: &Testimony| -> Vec<(Verdict, bool)> {
-            t.regions
-                .values()
-                .flat_map(|each| each.values().map(|seen| (seen.verdict, seen.proven)))
-                .collect()
-        };
+        fn verdicts(said: &Testimony) -> impl Iterator<Item = (Verdict, bool)> {
+            let seen = said.regions.values().flat_map(BTreeMap::values);
+            seen.map(|seen| (seen.verdict, seen.proven))
+        }
         let troubled = testimony.regions.values().flat_map(BTreeMap::values);
         let troubled = troubled.into_iter().any(|seen| seen.verdict != Verdict::Healthy);
         let news =
-            known.is_none_or(|known| known.silent || verdicts(&known.testimony) != verdicts(&testimony));
+            known.is_none_or(|known| known.silent || verdicts(&known.testimony).ne(verdicts(&testimony)));
         let vantage = testimony.vantage.clone();
         self.said.insert(vantage, Said { testimony, came: now, silent: false });
         // While there is trouble, a fresher word may be the one that makes it count.
@@ -114,6 +112,18 @@ impl Council {
     pub(crate) fn age(&self, vantage: &AgentName, now: Moment) -> Option<Duration> {
         let echo = self.said.get(vantage)?.testimony.echo?;
         self.beats.iter().rev().find(|(beat, _)| *beat == echo).map(|(_, at)| now.since(*at))
+    }
+
+    /// Whether a vantage calls a region lost; whether that counts is another question.
+    pub(crate) fn says_lost(
+        &self,
+        vantage: &AgentName,
+        workload: &WorkloadName,
+        region: &RegionName,
+    ) -> bool {
+        let said = self.said.get(vantage).map(|said| &said.testimony);
+        let seen = said.and_then(|said| said.regions.get(workload)?.get(region));
+        seen.is_some_and(|seen| seen.verdict == Verdict::Lost)
     }
 
     /// Whether a vantage sees a region as lost, as a vote; else why it is none.

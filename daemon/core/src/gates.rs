@@ -36,25 +36,35 @@ pub(crate) struct Gates<'a> {
 impl Gates<'_> {
     /// All gates, in order.
     pub(crate) fn conditions(&self) -> Vec<Condition> {
+        self.looked_at().collect()
+    }
+
+    /// The first gate that is shut; those behind it are not looked at.
+    pub(crate) fn shut(&self) -> Option<Condition> {
+        self.looked_at().find(|condition| !condition.holds)
+    }
+
+    fn looked_at(&self) -> impl Iterator<Item = Condition> {
+        type Look<'a> = fn(&Gates<'a>, &Judgement) -> Result<Reason, Reason>;
         let judged = self.judged(&self.workload.ledger.primary);
-        let decides = (!self.agents.is_empty()).then(|| (Gate::Decides, self.decides()));
-        let looked = [
-            (Gate::PrimaryLost, self.primary_lost(&judged)),
-            (Gate::Connectivity, self.connectivity(&judged)),
-            (Gate::Quorum, self.quorum()),
-            (Gate::NotPaused, self.not_paused()),
-            (Gate::NoRunOpen, self.no_run_open()),
-            (Gate::TargetAnswers, self.target().map(|region| Reason::TargetAnswers { region })),
-            (Gate::Identity, self.identity()),
-            (Gate::Cooldown, self.cooldown()),
-            (Gate::Budget, self.budget()),
-            (Gate::HoldOff, self.hold_off()),
+        let decides: Option<(Gate, Look<'_>)> =
+            (!self.agents.is_empty()).then_some((Gate::Decides, |gates, _| gates.decides()));
+        let looks: [(Gate, Look<'_>); 10] = [
+            (Gate::PrimaryLost, |gates, judged| gates.primary_lost(judged)),
+            (Gate::Connectivity, |gates, judged| gates.connectivity(judged)),
+            (Gate::Quorum, |gates, _| gates.quorum()),
+            (Gate::NotPaused, |gates, _| gates.not_paused()),
+            (Gate::NoRunOpen, |gates, _| gates.no_run_open()),
+            (Gate::TargetAnswers, |gates, _| gates.target().map(|region| Reason::TargetAnswers { region })),
+            (Gate::Identity, |gates, _| gates.identity()),
+            (Gate::Cooldown, |gates, _| gates.cooldown()),
+            (Gate::Budget, |gates, _| gates.budget()),
+            (Gate::HoldOff, |gates, _| gates.hold_off()),
         ];
-        let conditions = decides.into_iter().chain(looked).map(|(gate, result)| match result {
+        decides.into_iter().chain(looks).map(move |(gate, look)| match look(self, &judged) {
             Ok(reason) => Condition { gate, holds: true, reason },
             Err(reason) => Condition { gate, holds: false, reason },
-        });
-        conditions.collect()
+        })
     }
 
     /// How a region is judged: by this agent when it is alone, else lost when a quorum says so, and only then.
@@ -64,7 +74,7 @@ impl Gates<'_> {
         if self.agents.is_empty() || self.standing == Standing::By {
             return own;
         }
-        match (own.verdict, self.quorum_about(region)) {
+        match (own.verdict, self.quorum_of_agents(region, &own)) {
             (Verdict::Lost, Ok(_)) => own,
             (_, Ok(reason)) => Judgement { verdict: Verdict::Lost, reason, trouble: None },
             (Verdict::Lost, Err(reason)) => Judgement { verdict: Verdict::Doubtful, reason, ..own },
@@ -143,7 +153,7 @@ impl Gates<'_> {
 
     fn quorum_about(&self, region: &RegionName) -> Result<Reason, Reason> {
         if !self.agents.is_empty() {
-            return self.quorum_of_agents(region);
+            return self.quorum_of_agents(region, &self.judged_here(region));
         }
         let (w, needed) = (self.workload, self.workload.policy.failover.quorum);
         let votes = w.survey.vantages().filter(|vantage| {
@@ -160,9 +170,16 @@ impl Gates<'_> {
 
     /// Whether enough of the agents, and enough of those outside the region, see it as lost and can prove that it is not
     /// their own network.
-    fn quorum_of_agents(&self, region: &RegionName) -> Result<Reason, Reason> {
+    fn quorum_of_agents(&self, region: &RegionName, own: &Judgement) -> Result<Reason, Reason> {
         let policy = &self.workload.policy.failover;
-        let voters = self.agents.iter().filter(|(vantage, _)| self.vote(vantage, region).is_ok());
+        let voters = self.agents.iter().filter(|(vantage, _)| {
+            if *vantage == self.agent {
+                return own.verdict == Verdict::Lost && self.own_vote(own).is_ok();
+            }
+            // Looked at first, for it is cheap and mostly not so.
+            let lost = self.council.says_lost(vantage, &self.workload.policy.name, region);
+            lost && self.vote(vantage, region).is_ok()
+        });
         let (mut lost, mut outside) = (0, 0);
         for (_, place) in voters {
             lost += 1;
@@ -184,12 +201,15 @@ impl Gates<'_> {
         if vantage != self.agent {
             return self.council.vote(vantage, &w.policy.name, region, self.now, w.policy.failover.freshness);
         }
-        let judged = self.judged_here(region);
+        self.own_vote(&self.judged_here(region))
+    }
+
+    fn own_vote(&self, judged: &Judgement) -> Result<(), Reason> {
         if judged.verdict != Verdict::Lost {
-            return Err(judged.reason);
+            return Err(judged.reason.clone());
         }
-        let freshness = w.policy.failover.freshness;
-        self.witnesses.proof(vantage, self.connectivity, self.now, freshness, judged.trouble).map(drop)
+        let freshness = self.workload.policy.failover.freshness;
+        self.witnesses.proof(self.agent, self.connectivity, self.now, freshness, judged.trouble).map(drop)
     }
 
     fn not_paused(&self) -> Result<Reason, Reason> {

@@ -7,6 +7,7 @@ mod by_hand;
 mod standing;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub use by_hand::ByHand;
 use lifeboat_runbooks::{Kind, Runbook, Runbooks};
@@ -53,7 +54,7 @@ pub struct Guardian {
     agent: AgentName,
     version: String,
     connectivity: ConnectivityPolicy,
-    runbooks: Runbooks,
+    runbooks: Arc<Runbooks>,
     pub(crate) workloads: BTreeMap<WorkloadName, Workload>,
     pub(crate) witnesses: Witnesses,
     started: Option<Moment>,
@@ -87,7 +88,12 @@ pub(crate) struct Deciding<'a> {
 
 impl Guardian {
     /// A guardian that has read its record.
-    pub fn restore(policy: Policy, runbooks: Runbooks, version: &str, records: &[Stamped]) -> Self {
+    pub fn restore<'a>(
+        policy: Policy,
+        runbooks: impl Into<Arc<Runbooks>>,
+        version: &str,
+        records: impl IntoIterator<Item = &'a Stamped>,
+    ) -> Self {
         let workloads = policy.workloads.into_iter().map(|(name, policy)| {
             let ledger = Ledger::new(&policy);
             (
@@ -105,7 +111,7 @@ impl Guardian {
             agent: policy.agent,
             version: version.to_owned(),
             connectivity: policy.connectivity,
-            runbooks,
+            runbooks: runbooks.into(),
             workloads: workloads.collect(),
             witnesses: Witnesses::default(),
             started: None,
@@ -116,7 +122,7 @@ impl Guardian {
             coordination: Ok(()),
             orphans: BTreeMap::new(),
         };
-        records.iter().for_each(|stamped| guardian.take_in(stamped));
+        records.into_iter().for_each(|stamped| guardian.take_in(stamped));
         guardian
     }
 
@@ -486,13 +492,12 @@ impl Deciding<'_> {
         if self.workload.ledger.verdicts.get(&self.workload.ledger.primary) != Some(&Verdict::Lost) {
             return self.consider_return();
         }
-        let gates = self.gates();
-        let shut = gates.conditions().into_iter().find(|condition| !condition.holds);
-        let target = gates.target();
-        match (shut, target) {
-            (None, Ok(to)) => self.open_automatic(to),
-            (Some(shut), _) => self.decline(shut),
-            (None, Err(_)) => {}
+        match self.gates().shut() {
+            Some(shut) => self.decline(shut),
+            None => {
+                let target = self.gates().target();
+                target.into_iter().for_each(|to| self.open_automatic(to));
+            }
         }
     }
 
@@ -527,9 +532,17 @@ impl Deciding<'_> {
 impl Decision {
     /// Adds what another decision of the same moment came to.
     fn join(&mut self, other: Self) {
-        self.records.extend(other.records);
-        self.commands.extend(other.commands);
-        self.notices.extend(other.notices);
+        // Mostly there is nothing yet to add to.
+        fn add<T>(all: &mut Vec<T>, more: Vec<T>) {
+            if all.is_empty() {
+                *all = more;
+            } else {
+                all.extend(more);
+            }
+        }
+        add(&mut self.records, other.records);
+        add(&mut self.commands, other.commands);
+        add(&mut self.notices, other.notices);
         self.answer = self.answer.take().or(other.answer);
         if let Some(wake) = other.wake {
             self.wake_at(wake);

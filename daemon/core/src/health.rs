@@ -140,6 +140,10 @@ impl ProbeHealth {
         now: Moment,
         freshness: Duration,
     ) -> Option<Reason> {
+        let state = self.state(now, freshness);
+        if state == ProbeState::Up {
+            return None;
+        }
         let (region, probe) = (policy.region.clone(), name.clone());
         let last = self.last.clone();
         if self.down && self.failures == 0 && !self.stale(now, freshness) {
@@ -150,7 +154,7 @@ impl ProbeHealth {
                 needed: policy.recoveries,
             });
         }
-        match (self.state(now, freshness), last) {
+        match (state, last) {
             (ProbeState::Up, _) => None,
             (ProbeState::Unseen, _) | (_, None) => Some(Reason::NotSeen { region, probe }),
             (ProbeState::Down, Some(last)) => {
@@ -219,25 +223,31 @@ pub fn judge(
 ) -> Judgement {
     let unseen = ProbeHealth::default();
     let mut probes = 0;
-    let mut worst: Option<(Verdict, Reason, Option<Trouble>)> = None;
+    let mut worst: Option<(Verdict, &ProbeName, &ProbePolicy, &ProbeHealth)> = None;
     for (name, policy) in policies.iter().filter(|(_, p)| p.region == *judging.region) {
         if !judging.primary && !policy.vital {
             continue;
         }
         probes += 1;
         let probe = health.get(name).unwrap_or(&unseen);
-        let Some(reason) = probe.reason(name, policy, judging.now, judging.freshness) else { continue };
-        let down = probe.state(judging.now, judging.freshness) == ProbeState::Down;
-        let verdict = if down && policy.vital { Verdict::Lost } else { Verdict::Doubtful };
-        let trouble = probe.failing_since.zip(probe.confirmed);
-        let trouble = trouble.map(|(since, confirmed)| Trouble { since, confirmed });
-        let graver = worst.as_ref().is_none_or(|(known, _, _)| verdict > *known);
-        if graver {
-            worst = Some((verdict, reason, trouble));
+        let verdict = match probe.state(judging.now, judging.freshness) {
+            ProbeState::Up => continue,
+            ProbeState::Down if policy.vital => Verdict::Lost,
+            ProbeState::Down | ProbeState::Failing | ProbeState::Unseen => Verdict::Doubtful,
+        };
+        if worst.is_none_or(|(known, ..)| verdict > known) {
+            worst = Some((verdict, name, policy, probe));
         }
     }
+    // Put into words only where it is the worst.
+    let worst = worst.and_then(|(verdict, name, policy, probe)| {
+        let reason = probe.reason(name, policy, judging.now, judging.freshness)?;
+        let trouble = probe.failing_since.zip(probe.confirmed);
+        let trouble = trouble.map(|(since, confirmed)| Trouble { since, confirmed });
+        Some(Judgement { verdict, reason, trouble })
+    });
     match worst {
-        Some((verdict, reason, trouble)) => Judgement { verdict, reason, trouble },
+        Some(judgement) => judgement,
         None if probes == 0 => {
             let reason = Reason::NoProbes { region: judging.region.clone() };
             Judgement { verdict: Verdict::Doubtful, reason, trouble: None }

@@ -3,32 +3,36 @@
 //! **Invariant:** a region's name is never where a database's name is expected, nor an epoch where a
 //! timeline is: the compiler keeps them apart.
 
+mod text;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use self::text::Text;
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(String);
+        pub struct $name(Text);
 
         impl $name {
             /// Takes the name as it was written; what it may consist of is the configuration's business.
-            pub fn new(name: impl Into<String>) -> Self {
-                Self(name.into())
+            pub fn new(name: impl AsRef<str>) -> Self {
+                Self(Text::new(name.as_ref()))
             }
 
             /// The name as text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_str()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
+                f.pad(self.as_str())
             }
         }
 
@@ -78,7 +82,7 @@ name! {
 impl RunId {
     /// The run that raised `workload` to `epoch`.
     pub fn of(workload: &WorkloadName, epoch: Epoch) -> Self {
-        Self(format!("{workload}-e{}", epoch.get()))
+        Self::new(format!("{workload}-e{}", epoch.get()))
     }
 }
 

@@ -256,10 +256,15 @@ impl Run {
     /// Whether all that a step follows is settled, near and far: a step that was opened again holds back everything
     /// after it, also what stands behind a step that is still done.
     fn ready(&self, index: usize) -> bool {
+        let settled = |place: usize| self.progress.get(place).is_some_and(Progress::settled);
+        // Mostly the step right before it is not.
+        if !self.follows(index).all(settled) {
+            return false;
+        }
         let mut seen = BTreeSet::new();
-        let mut to_see = self.follows(index);
+        let mut to_see: Vec<usize> = self.follows(index).collect();
         while let Some(place) = to_see.pop() {
-            if !self.progress.get(place).is_some_and(Progress::settled) {
+            if !settled(place) {
                 return false;
             }
             if seen.insert(place) {
@@ -270,11 +275,10 @@ impl Run {
     }
 
     /// The steps that a step follows directly.
-    fn follows(&self, index: usize) -> Vec<usize> {
-        match &self.plan.steps[index].after {
-            Some(after) => after.iter().copied().collect(),
-            None => index.checked_sub(1).into_iter().collect(),
-        }
+    fn follows(&self, index: usize) -> impl Iterator<Item = usize> {
+        let after = self.plan.steps[index].after.as_ref();
+        let before = index.checked_sub(1).filter(|_| after.is_none());
+        after.into_iter().flatten().copied().chain(before)
     }
 
     /// The step whose proof must be renewed before this run may promote after a break: the fence, unless a person accepted

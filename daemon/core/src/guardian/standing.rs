@@ -56,13 +56,13 @@ impl Guardian {
     }
 
     /// Reads the record again, after a decision that could not be put on record: it never was. What was seen stays.
-    pub fn reread(&mut self, records: &[Stamped]) {
+    pub fn reread<'a>(&mut self, records: impl IntoIterator<Item = &'a Stamped>) {
         for workload in self.workloads.values_mut() {
             workload.ledger = Ledger::new(&workload.policy);
         }
         self.orphans.clear();
         self.decider = None;
-        records.iter().for_each(|stamped| self.take_in(stamped));
+        records.into_iter().for_each(|stamped| self.take_in(stamped));
         self.stand_by();
     }
 
@@ -104,9 +104,9 @@ impl Guardian {
     /// What an event means to a guardian that stands by.
     pub(super) fn stand(&mut self, now: Moment) -> Decision {
         self.started.get_or_insert(now);
-        let names: Vec<WorkloadName> = self.workloads.keys().cloned().collect();
         let mut decision = Decision::default();
         let Err((since, what)) = &self.coordination else { return decision };
+        let names: Vec<WorkloadName> = self.workloads.keys().cloned().collect();
         let cut = Reason::CoordinationLost { since: *since, what: what.clone() };
         for name in names {
             let cut = cut.clone();

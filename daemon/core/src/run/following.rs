@@ -51,7 +51,10 @@ impl Run {
             return if busy { Next::Busy } else { self.give_up(Ending::Failed, reason) };
         }
         let mut wait: Option<Moment> = None;
-        for index in (0..self.progress.len()).filter(|index| self.ready(*index)) {
+        // A step that is done or under way has nothing to begin, whatever it follows.
+        let to_begin =
+            |index: &usize| matches!(self.progress[*index], Progress::Waiting | Progress::Pausing { .. });
+        for index in (0..self.progress.len()).filter(to_begin).filter(|index| self.ready(*index)) {
             match &self.progress[index] {
                 Progress::Waiting => {
                     let attempt = self.attempts[index] + 1;
