@@ -41,6 +41,8 @@ pub enum Basis {
     Heartbeat,
     /// The primary was seen to acknowledge nothing without the target's word.
     Synchronous,
+    /// The workload has no database.
+    NoDatabase,
 }
 
 /// What was last seen of a primary database.
@@ -81,7 +83,7 @@ impl Loss {
             bytes: Some(0),
             sample_age: Some(Duration::ZERO),
             newest_heartbeat: None,
-            basis: Basis::Synchronous,
+            basis: Basis::NoDatabase,
         })
     }
 
@@ -142,6 +144,7 @@ impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.at_most, self.basis) {
             (None, _) => f.write_str("an unknown amount of writes")?,
+            (Some(_), Basis::NoDatabase) => return f.write_str("nothing, because it has no database"),
             (Some(_), Basis::Synchronous) => f.write_str("nothing, because the standby is synchronous")?,
             (Some(length), Basis::Heartbeat) => write!(f, "the writes of at most {}", time::length(length))?,
         }
@@ -296,6 +299,13 @@ mod tests {
         let loss = measured(target(900, None), None);
         assert_eq!((loss.at_most, loss.bytes, loss.sample_age), (None, None, None));
         assert_eq!(loss.token(), "unknown");
+    }
+
+    #[test]
+    fn a_workload_without_databases_loses_nothing_and_nobody_is_said_to_have_sampled_it() {
+        let loss = Loss::measure(Moment::from_millis(10_000), &BTreeMap::new(), &BTreeMap::new());
+        assert_eq!((loss.at_most, loss.basis), (Some(Duration::ZERO), Basis::NoDatabase));
+        assert_eq!(loss.to_string(), "nothing, because it has no database");
     }
 
     #[test]
