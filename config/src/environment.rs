@@ -34,8 +34,13 @@ pub fn environment(loaded: &Loaded) -> Problems {
     let mut look = Look { root: &root, found: &mut found };
     look.config(Path::new(&loaded.source.name));
     look.state(loaded.document.agent.state.as_path(), &Place::top().key("agent").key("state"));
-    if let Lease::Etcd(etcd) = &loaded.document.lease {
-        look.etcd(etcd, &Place::top().key("lease"));
+    let lease = Place::top().key("lease");
+    match &loaded.document.lease {
+        Lease::Embedded(_) => {}
+        Lease::Etcd(etcd) => look.etcd(etcd, &lease),
+        Lease::Kubernetes(kubernetes) => {
+            look.private(kubernetes.kubeconfig.as_ref(), &lease.key("kubeconfig"))
+        }
     }
     for (n, workload) in loaded.document.workloads.iter().enumerate() {
         look.workload(workload, &Place::top().key("workload").index(n));
@@ -57,11 +62,7 @@ impl Look<'_, '_> {
     fn etcd(&mut self, etcd: &EtcdLease, at: &Place) {
         self.anchors(etcd.ca_file.as_ref(), &at.key("ca_file"));
         self.anchors(etcd.cert_file.as_ref(), &at.key("cert_file"));
-        if let Some(key) = &etcd.key_file
-            && let Some((metadata, _)) = self.file(key.as_path(), &at.key("key_file"))
-        {
-            self.exposed(key, &metadata, &at.key("key_file"));
-        }
+        self.private(etcd.key_file.as_ref(), &at.key("key_file"));
         if let Some(file) = &etcd.password_file {
             self.secret(file, &at.key("password_file"));
         }
@@ -127,6 +128,15 @@ impl Look<'_, '_> {
             return None;
         }
         Some(line.to_owned())
+    }
+
+    /// A file that only its owner may read, whatever is in it.
+    fn private(&mut self, file: Option<&FilePath>, at: &Place) {
+        if let Some(file) = file
+            && let Some((metadata, _)) = self.file(file.as_path(), at)
+        {
+            self.exposed(file, &metadata, at);
+        }
     }
 
     fn exposed(&mut self, file: &FilePath, metadata: &Metadata, at: &Place) {

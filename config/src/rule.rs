@@ -212,6 +212,10 @@ rules! {
     SentryWithoutDatabase "sentry-without-database" Error;
     /// No write lease can expire here.
     FenceExpiryEmbedded "fence-expiry-embedded" Error;
+    /// A sentry, where the API server keeps no write leases.
+    SentryKubernetes "sentry-kubernetes" Error;
+    /// No write lease can expire in the API server.
+    FenceExpiryKubernetes "fence-expiry-kubernetes" Error;
     /// Evidence is too old before the next look.
     FreshnessTooShort "freshness-too-short" Error;
     /// Nothing stops a second failover right after the first.

@@ -100,6 +100,8 @@ pub struct KubernetesWiring {
     pub namespace: String,
     /// What the Lease and the record are called.
     pub name: String,
+    /// How the API is reached; by the service account of the pod when there is none.
+    pub kubeconfig: Option<PathBuf>,
     /// How long the right to decide lasts, whole seconds.
     pub ttl: Duration,
 }

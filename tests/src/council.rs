@@ -1,7 +1,7 @@
 //! Three agents in three places, the coordinator they share, and two regions that they watch.
 //!
-//! Everything is on loopback: three members of a real etcd, three agents as processes, a web server for each region and
-//! three witnesses. The regions have no database: what is tested here is who decides, not what is moved.
+//! Everything is on loopback: three members of a real etcd (or what a test brings in its place), three agents as processes,
+//! a web server for each region and three witnesses. The regions have no database: what is tested here is who decides, not what is moved.
 //!
 //! **Invariant:** what was started here is ended here, by its process, however the test ends.
 
@@ -102,8 +102,32 @@ pub struct Council {
 impl Council {
     /// Starts all of it; `failover` are further keys of `[workload.failover]`.
     pub fn start(failover: &str) -> Self {
+        let mut council = Self::before(failover);
+        (0..AGENTS.len()).for_each(|n| council.start_agent(n));
+        council
+    }
+
+    /// The same, before the first agent is started; the file of each is there.
+    pub fn before(failover: &str) -> Self {
+        let mut council = Self::new();
+        (0..AGENTS.len()).for_each(|n| council.start_etcd(n));
+        let endpoints = SITES.map(|site| format!("\"http://{}\"", council.network.door(To::Etcd(site))));
+        let lease = format!("kind = \"etcd\"\nttl = \"3s\"\nendpoints = [{}]\n", endpoints.join(", "));
+        council.configure(&lease, failover);
+        council
+    }
+
+    /// All of it over another coordinator, which runs already: `lease` are the keys of `[lease]`.
+    pub fn over(lease: &str, failover: &str) -> Self {
+        let mut council = Self::new();
+        council.configure(lease, failover);
+        (0..AGENTS.len()).for_each(|n| council.start_agent(n));
+        council
+    }
+
+    fn new() -> Self {
         let network = Network::claim().unwrap();
-        let mut council = Self {
+        Self {
             folder: tempfile::tempdir().unwrap(),
             east: Web::start(network.door(To::Shop(Region::East))),
             west: Web::start(network.door(To::Shop(Region::West))),
@@ -111,11 +135,7 @@ impl Council {
             network,
             etcd: AGENTS.map(|_| None).into(),
             agents: AGENTS.map(|_| None).into(),
-        };
-        (0..AGENTS.len()).for_each(|n| council.start_etcd(n));
-        council.configure(failover);
-        (0..AGENTS.len()).for_each(|n| council.start_agent(n));
-        council
+        }
     }
 
     /// Starts a member of etcd, with what it has on its disk.
@@ -154,7 +174,7 @@ impl Council {
     }
 
     /// Writes the agents' files: first what a key needs, then all of it.
-    fn configure(&self, failover: &str) {
+    fn configure(&self, lease: &str, failover: &str) {
         let witnesses: Vec<String> = self.witnesses.iter().map(|w| format!("\"{}\"", w.address)).collect();
         let listen = SITES.map(|site| self.network.door(To::Agent(site)));
         let beginning = |n: usize| {
@@ -179,14 +199,10 @@ impl Council {
                 listen[n], key["public_key"]
             );
         }
-        let endpoints = SITES.map(|site| format!("\"http://{}\"", self.network.door(To::Etcd(site))));
         for (n, (name, _)) in AGENTS.iter().enumerate() {
             let zone = self.network.authority_of(SITES[n]);
             let mut text = beginning(n);
-            text += &format!(
-                "[lease]\nkind = \"etcd\"\nttl = \"3s\"\nendpoints = [{}]\n\n{listed}\n",
-                endpoints.join(", ")
-            );
+            text += &format!("[lease]\n{lease}\n{listed}\n");
             text += "[[region]]\nname = \"east\"\n[[region]]\nname = \"west\"\n\n";
             text += &format!(
                 "[authority]\nzone = \"lab.test.\"\nlisten = [\"{zone}\"]\nnameservers = [\"ns.example.com.\"]\n\n"
@@ -257,6 +273,21 @@ impl Council {
         let running = self.running();
         let mut here = running.into_iter().filter(|n| self.status(*n)["decider"]["here"] == true);
         here.next().filter(|_| here.next().is_none())
+    }
+
+    /// Waits until one agent decides and all that run say so; gives who it is.
+    pub fn agreed(&self) -> usize {
+        self.until("one decides, and everybody knows", || {
+            let Some(decider) = self.decider() else { return false };
+            let name = AGENTS[decider].0;
+            let said: Vec<Value> = self.running().iter().map(|n| self.status(*n)).collect();
+            said.iter().all(|status| {
+                status["decider"]["agent"] == name
+                    && status["decider"]["term"] == said[0]["decider"]["term"]
+                    && status["coordination"]["reached"] == true
+            })
+        });
+        self.decider().unwrap()
     }
 
     /// What the name server of an agent says.

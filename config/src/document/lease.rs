@@ -95,6 +95,9 @@ pub struct KubernetesLease {
     /// What the Lease and the record are called: the same for all of these agents.
     #[serde(default = "lifeboat")]
     pub name: Label,
+    /// How an agent outside of the cluster reaches the API; default: the service account of its pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<FilePath>,
     /// How long the right to decide lasts without being renewed, whole seconds from 2s to 1m.
     #[serde(default = "ttl")]
     #[schemars(extend("x-minimum" = "2s", "x-maximum" = "1m", "x-whole-seconds" = "Kubernetes"))]

@@ -1,17 +1,33 @@
-//! The coordinator: reached safely, and not lost with one place.
+//! The coordinator: reached safely, not lost with one place, and called as it can be called there.
 
 use std::collections::BTreeSet;
 
 use super::{Review, moving};
-use crate::document::lease::{EtcdLease, Lease};
+use crate::document::lease::{EtcdLease, KubernetesLease, Lease};
 use crate::place::Place;
 use crate::rule::Rule;
 
 pub(super) fn check(review: &mut Review<'_, '_>) {
-    if let Lease::Etcd(etcd) = &review.document.lease {
-        let at = Place::top().key("lease");
-        check_endpoints(review, etcd, &at.key("endpoints"));
-        check_credentials(review, etcd, &at);
+    let at = Place::top().key("lease");
+    match &review.document.lease {
+        Lease::Embedded(_) => {}
+        Lease::Etcd(etcd) => {
+            check_endpoints(review, etcd, &at.key("endpoints"));
+            check_credentials(review, etcd, &at);
+        }
+        Lease::Kubernetes(kubernetes) => check_names(review, kubernetes, &at),
+    }
+}
+
+/// Objects and namespaces are called by labels of DNS (RFC 1123, section 2.1), and Kubernetes takes no capitals.
+fn check_names(review: &mut Review<'_, '_>, kubernetes: &KubernetesLease, at: &Place) {
+    for (key, name) in [("namespace", &kubernetes.namespace), ("name", &kubernetes.name)] {
+        let lower = name.as_str().to_ascii_lowercase();
+        if lower != name.as_str() {
+            let message = format!("`{name}` cannot be a name in Kubernetes");
+            let help = format!("lower-case letters, digits and \"-\": `{lower}`");
+            review.report(Rule::BadName, &at.key(key), message, help);
+        }
     }
 }
 

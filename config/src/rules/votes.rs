@@ -25,6 +25,9 @@ pub(super) fn check(review: &mut Review<'_, '_>, workload: &Workload, at: &Place
         if check_places(review, workload, &here) {
             check_quorum(review, workload, &here);
         }
+        if matches!(review.document.lease, Lease::Kubernetes(_)) {
+            check_no_sentry(review, workload, at);
+        }
         check_expiry(review, workload, at);
     }
     check_sample_age(review, workload, at);
@@ -61,6 +64,20 @@ fn check_lone(review: &mut Review<'_, '_>, workload: &Workload, at: &Place) {
         let help = "run three agents in three places ([lease] kind = \"etcd\"), or let a person decide (`mode = \"supervised\"`); \
              `lone_vantage = \"accepted\"` accepts it";
         review.report(Rule::LoneVantage, &here.key("mode"), message, help);
+    }
+}
+
+/// The Kubernetes API compares one object at a time: a write lease would need its head in the same transaction.
+fn check_no_sentry(review: &mut Review<'_, '_>, workload: &Workload, at: &Place) {
+    if workload.failover.fence_expiry {
+        let message = "with lease \"kubernetes\" there is no write lease that could expire";
+        let help = "remove `fence_expiry` and configure a fence command; or share the record in etcd: kind = \"etcd\"";
+        review.report(Rule::FenceExpiryKubernetes, &at.key("failover").key("fence_expiry"), message, help);
+    }
+    if let Some(region) = workload.sentry.keys().next() {
+        let message = "with lease \"kubernetes\" there is no write lease that a sentry could hold";
+        let help = "remove it; or share the record in etcd: [lease] kind = \"etcd\"";
+        review.report(Rule::SentryKubernetes, &at.key("sentry").key(region), message, help);
     }
 }
 
@@ -121,7 +138,8 @@ fn check_expiry(review: &mut Review<'_, '_>, workload: &Workload, at: &Place) {
     let Some(ttl) = review.document.lease.ttl() else { return };
     let (failover, rto) = (&workload.failover, workload.objectives.rto);
     let here = at.key("failover");
-    if failover.fence_expiry && review.regions_known(workload) {
+    let expires = failover.fence_expiry && !matches!(review.document.lease, Lease::Kubernetes(_));
+    if expires && review.regions_known(workload) {
         let bare = workload.regions().filter(|r| !workload.sentry.contains_key(r.as_str()));
         let names: Vec<_> = bare.map(|r| format!("`{r}`")).collect();
         if !names.is_empty() {
@@ -140,7 +158,7 @@ fn check_expiry(review: &mut Review<'_, '_>, workload: &Workload, at: &Place) {
         looking::watches(workload, at).iter().filter(|w| w.vital).map(|w| w.watch.detection().1).max();
     let noticing = detection.unwrap_or_default();
     let place = Place::top().key("lease").key("ttl");
-    if failover.fence_expiry && noticing <= rto.0 && noticing + ttl.0 > rto.0 {
+    if expires && noticing <= rto.0 && noticing + ttl.0 > rto.0 {
         let message = format!(
             "noticing a silent primary of `{}` ({}) and waiting for its lease to expire ({ttl} or more) take longer than \
              the rto of {rto}",

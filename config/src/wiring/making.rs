@@ -90,6 +90,7 @@ fn lease(lease: &Lease) -> LeaseWiring {
         Lease::Kubernetes(lease) => LeaseWiring::Kubernetes(KubernetesWiring {
             namespace: lease.namespace.as_str().to_owned(),
             name: lease.name.as_str().to_owned(),
+            kubeconfig: file(lease.kubeconfig.as_ref()),
             ttl: lease.ttl.0,
         }),
     }

@@ -55,9 +55,12 @@ mod objects;
 mod orders;
 mod record;
 mod statement;
+mod survey;
 mod tail;
 mod tenancy;
 mod watching;
+
+pub use survey::ServerLook;
 
 /// Where the API server is, and who we are there.
 #[derive(Clone, Debug)]

@@ -41,14 +41,14 @@ pub(crate) async fn live(config: Config) -> Result<(), Failure> {
             "put the region back into lifeboat.toml under the name that is on record: lifeboat history",
         ));
     }
-    let shared = sharing::shared(&wiring, clock)?;
+    let shared = sharing::shared(&wiring, clock).await?;
     if shared.is_none() {
         warn_of_other_agent(&records, &policy.agent);
     }
 
     let Plugged { world, authority } = plug::plug(&wiring, &policy, &guardian, clock).await?;
     let stop = CancellationToken::new();
-    let coordination = shared.as_ref().map(|shared| Arc::clone(&shared.etcd) as _);
+    let coordination = shared.as_ref().map(|shared| Arc::clone(&shared.coordination));
     let known = guardian.clone();
     let guard = Guard::new(Parts {
         guardian,
@@ -71,7 +71,7 @@ pub(crate) async fn live(config: Config) -> Result<(), Failure> {
         names: authority.names(Vec::new()),
         says: guard.names_say(),
         inbox: guard.inbox(),
-        coordination: Arc::clone(&shared.etcd) as _,
+        coordination: Arc::clone(&shared.coordination),
         wiring: wiring.clone(),
         policy: policy.clone(),
     });

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_config::Wiring;
-use lifeboat_config::wiring::{EtcdWiring, LeaseWiring};
+use lifeboat_config::wiring::{EtcdWiring, KubernetesWiring, LeaseWiring};
 use lifeboat_core::head::Head;
 use lifeboat_core::{AgentName, RegionName, WorkloadName};
 use lifeboat_engine::clock::Clock;
+use lifeboat_engine::ports::Coordination;
 use lifeboat_lease::Promises;
 use lifeboat_lease::etcd::{Etcd, EtcdOptions, EtcdTls, EtcdUser};
+use lifeboat_lease::kubernetes::{Kubernetes, KubernetesOptions};
 use lifeboat_lease::seal::{KeyPair, Seals};
 
 use lifeboat_sentry::failsafe::{self, Listener, Outlook, Station};
@@ -36,26 +38,53 @@ const DEADLINE_PART: u32 = 4;
 
 /// What an agent that is not alone has.
 pub(crate) struct Shared {
-    pub(crate) etcd: Arc<Etcd>,
-    pub(crate) seal: Arc<Seals>,
-    pub(crate) promises: Arc<Promises>,
+    pub(crate) coordination: Arc<dyn Coordination>,
+    seal: Arc<Seals>,
+    /// What sentries hold, and were promised; none where there can be no sentries.
+    leases: Option<(Arc<Etcd>, Arc<Promises>)>,
 }
 
 /// What this agent shares with others; none when it is alone. Nothing is connected yet.
-pub(crate) fn shared(wiring: &Wiring, clock: Clock) -> Result<Option<Shared>, Failure> {
-    let etcd = match &wiring.lease {
-        LeaseWiring::Embedded => return Ok(None),
-        LeaseWiring::Etcd(etcd) => etcd,
-        LeaseWiring::Kubernetes(_) => {
-            let text = "lease kind \"kubernetes\" cannot be used by this version";
-            return Err(Failure::new(Exit::Config, text).hint("share the record in etcd: kind = \"etcd\""));
+pub(crate) async fn shared(wiring: &Wiring, clock: Clock) -> Result<Option<Shared>, Failure> {
+    match &wiring.lease {
+        LeaseWiring::Embedded => Ok(None),
+        LeaseWiring::Etcd(etcd) => {
+            let seal = Arc::new(seals(wiring)?);
+            let promises = Arc::new(Promises::default());
+            let options = etcd_options(etcd, &wiring.agent.name);
+            let coordination = Arc::new(Etcd::new(options, seal.clone(), clock, promises.clone()));
+            let leases = Some((Arc::clone(&coordination), promises));
+            Ok(Some(Shared { coordination, seal, leases }))
         }
+        LeaseWiring::Kubernetes(kubernetes) => {
+            let seal = Arc::new(seals(wiring)?);
+            let coordination = Arc::new(cluster(kubernetes, &wiring.agent.name, seal.clone()).await?);
+            Ok(Some(Shared { coordination, seal, leases: None }))
+        }
+    }
+}
+
+/// The Kubernetes API, with the credentials read.
+pub(crate) async fn cluster(
+    wiring: &KubernetesWiring,
+    agent: &AgentName,
+    seal: Arc<Seals>,
+) -> Result<Kubernetes, Failure> {
+    let options = KubernetesOptions {
+        name: wiring.name.clone(),
+        agent: agent.clone(),
+        namespace: Some(wiring.namespace.clone()),
+        kubeconfig: wiring.kubeconfig.clone(),
+        tenure_ttl: wiring.ttl,
+        testimony_ttl: wiring.ttl,
+        deadline: deadline(wiring.ttl),
     };
-    let seal = Arc::new(seals(wiring)?);
-    let promises = Arc::new(Promises::default());
-    let options = etcd_options(etcd, &wiring.agent.name);
-    let etcd = Arc::new(Etcd::new(options, seal.clone(), clock, promises.clone()));
-    Ok(Some(Shared { etcd, seal, promises }))
+    Kubernetes::open(options, seal).await.map_err(|error| {
+        let text = "the Kubernetes API cannot be used";
+        let hint =
+            "in a pod: is its service account mounted?  Elsewhere: set `lease.kubeconfig`; then `lifeboat check --environment`";
+        Failure::because(Exit::Config, text.to_owned(), &error).hint(hint)
+    })
 }
 
 /// How etcd is reached, as the adapter wants to know it.
@@ -125,14 +154,17 @@ impl failsafe::Promises for Kept {
     }
 }
 
-/// This agent's ear for sentries, bound to its address; none when it listens nowhere. It answers when it is served.
+/// This agent's ear for sentries, bound to its address; none when it listens nowhere, or there can be no sentries. It
+/// answers when it is served.
 pub(crate) async fn listener(
     shared: &Shared,
     wiring: &Wiring,
     outlook: watch::Receiver<Outlook>,
     clock: Clock,
 ) -> Result<Option<Listener>, Failure> {
-    let Some(address) = wiring.agent.listen else { return Ok(None) };
+    let Some((address, (etcd, promises))) = wiring.agent.listen.zip(shared.leases.clone()) else {
+        return Ok(None);
+    };
     let mut sentries = failsafe::Sentries::new();
     for (name, workload) in &wiring.workloads {
         for region in workload.sentries.keys() {
@@ -145,7 +177,7 @@ pub(crate) async fn listener(
         seal: shared.seal.clone(),
         sentries,
         outlook,
-        promises: Arc::new(Kept { etcd: shared.etcd.clone(), promises: shared.promises.clone(), clock }),
+        promises: Arc::new(Kept { etcd, promises, clock }),
         most: LONGEST_PROMISE,
     };
     let bound = Listener::bind(address, station).await;

@@ -10,6 +10,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use kube::core::response::reason;
 use kube::core::{ObjectList, Status};
@@ -75,6 +76,10 @@ impl Access {
     /// How long one request is waited for.
     pub(super) const fn limit(&self) -> Duration {
         self.limit
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     pub(super) fn api<K: Kind>(&self) -> Api<K> {
@@ -219,6 +224,20 @@ impl Access {
             verb: Some(deed.verb.to_owned()),
             ..ResourceAttributes::default()
         };
+        let answer = tokio::time::timeout(self.limit, self.review(attributes)).await;
+        match answer.is_ok_and(|answer| answer.unwrap_or(false)) {
+            true => CoordinationError::Full(told),
+            false => CoordinationError::Denied(told),
+        }
+    }
+
+    /// Whether the server says that we may do this; it is not done.
+    pub(super) async fn allows(&self, attributes: ResourceAttributes) -> Result<bool, CoordinationError> {
+        let deed = Deed { verb: "review", name: "", writes: false };
+        self.bounded::<ConfigMap, _>(deed, self.review(attributes)).await
+    }
+
+    async fn review(&self, attributes: ResourceAttributes) -> kube::Result<bool> {
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
                 resource_attributes: Some(attributes),
@@ -227,13 +246,8 @@ impl Access {
             ..SelfSubjectAccessReview::default()
         };
         let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
-        let parameters = PostParams::default();
-        let answer = tokio::time::timeout(self.limit, api.create(&parameters, &review)).await;
-        let allowed = answer.ok().and_then(Result::ok).and_then(|review| review.status);
-        match allowed.is_some_and(|status| status.allowed) {
-            true => CoordinationError::Full(told),
-            false => CoordinationError::Denied(told),
-        }
+        let reviewed = api.create(&PostParams::default(), &review).await?;
+        Ok(reviewed.status.is_some_and(|status| status.allowed))
     }
 
     fn told<K: Kind>(&self, deed: Deed<'_>) -> String {

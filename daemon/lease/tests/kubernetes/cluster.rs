@@ -247,7 +247,12 @@ impl Namespace {
 
     /// An agent which reaches the API server at that address.
     pub(crate) async fn agent_over(&self, agent: &str, seconds: u64, address: SocketAddr) -> Kubernetes {
-        self.opened(agent, seconds, self.cluster.kubeconfig(&self.token, address)).await
+        self.opened(agent, seconds, self.kubeconfig(address)).await
+    }
+
+    /// How an agent reaches the API server at that address.
+    pub(crate) fn kubeconfig(&self, address: SocketAddr) -> Value {
+        self.cluster.kubeconfig(&self.token, address)
     }
 
     async fn opened(&self, agent: &str, seconds: u64, kubeconfig: Value) -> Kubernetes {

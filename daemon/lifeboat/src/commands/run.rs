@@ -52,7 +52,9 @@ impl Run {
     }
 
     fn log(&self) -> Result<(), Failure> {
-        let filter = EnvFilter::try_new(&self.log).map_err(|error| {
+        // What a failed request means is logged once, by who handles it; naming it in --log brings it back.
+        let quiet = if self.log.contains("kube_client") { "" } else { ",kube_client=off" };
+        let filter = EnvFilter::try_new(format!("{}{quiet}", self.log)).map_err(|error| {
             Failure::because(Exit::Usage, format!("--log {:?} is no filter", self.log), &error)
         })?;
         let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

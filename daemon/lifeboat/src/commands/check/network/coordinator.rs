@@ -1,11 +1,16 @@
-//! What several agents share: whether each member of etcd would do, and whether this agent has the key it is known by.
+//! What several agents share: whether each member of etcd, or the Kubernetes API, would do, and whether this agent has the
+//! key it is known by.
+
+use std::sync::Arc;
 
 use lifeboat_config::Wiring;
-use lifeboat_config::wiring::LeaseWiring;
+use lifeboat_config::wiring::{EtcdWiring, KubernetesWiring, LeaseWiring};
 use lifeboat_engine::ports::CoordinationError;
 use lifeboat_lease::etcd::{MemberLook, survey};
+use lifeboat_lease::kubernetes::ServerLook;
 
 use super::Finding;
+use crate::failure::Failure;
 use crate::sharing;
 
 /// The oldest etcd that has all that is used here (transactions over leases, watches that know that there is no leader).
@@ -15,7 +20,38 @@ const OLDEST: (u64, u64) = (3, 4);
 const LARGE: i64 = 1 << 30;
 
 pub(super) async fn look(wiring: &Wiring) -> Vec<Finding> {
-    let LeaseWiring::Etcd(etcd) = &wiring.lease else { return Vec::new() };
+    match &wiring.lease {
+        LeaseWiring::Embedded => Vec::new(),
+        LeaseWiring::Etcd(etcd) => look_at_etcd(wiring, etcd).await,
+        LeaseWiring::Kubernetes(kubernetes) => look_at_cluster(wiring, kubernetes).await,
+    }
+}
+
+async fn look_at_cluster(wiring: &Wiring, kubernetes: &KubernetesWiring) -> Vec<Finding> {
+    let mut findings = vec![own_key(wiring)];
+    // Without the key there is nothing to open it with; that is told already.
+    let Ok(seal) = sharing::seals(wiring) else { return findings };
+    findings.push(match sharing::cluster(kubernetes, &wiring.agent.name, Arc::new(seal)).await {
+        Ok(cluster) => judge_cluster(kubernetes, cluster.survey().await),
+        Err(failure) => Finding::Failed(told(&failure)),
+    });
+    findings
+}
+
+fn judge_cluster(wiring: &KubernetesWiring, look: Result<ServerLook, CoordinationError>) -> Finding {
+    let place = format!("the Kubernetes API, Lease {} in namespace {}", wiring.name, wiring.namespace);
+    match look {
+        Err(error) => Finding::Failed(format!("{place}: {error}")),
+        Ok(look) if !look.forbidden.is_empty() => Finding::Failed(format!(
+            "{place}: this agent may not {}; the rights it needs are in deploy/kubernetes/rbac.yaml",
+            look.forbidden.join(", ")
+        )),
+        Ok(look) if look.begun => Finding::Good(format!("{place}: all rights are there")),
+        Ok(_) => Finding::Good(format!("{place}: all rights are there; nobody has decided here yet")),
+    }
+}
+
+async fn look_at_etcd(wiring: &Wiring, etcd: &EtcdWiring) -> Vec<Finding> {
     let looks = survey(&sharing::etcd_options(etcd, &wiring.agent.name)).await;
     let mut findings = vec![own_key(wiring)];
     let good: Vec<&MemberLook> = looks.iter().filter_map(|(_, look)| look.as_ref().ok()).collect();
@@ -44,11 +80,13 @@ pub(super) async fn look(wiring: &Wiring) -> Vec<Finding> {
 fn own_key(wiring: &Wiring) -> Finding {
     match sharing::seals(wiring) {
         Ok(_) => Finding::Good(format!("{} has the key that is listed for it", wiring.agent.name)),
-        Err(failure) => {
-            let causes: String = failure.causes.iter().map(|cause| format!(": {cause}")).collect();
-            Finding::Failed(format!("{}{causes}", failure.message))
-        }
+        Err(failure) => Finding::Failed(told(&failure)),
     }
+}
+
+fn told(failure: &Failure) -> String {
+    let causes: String = failure.causes.iter().map(|cause| format!(": {cause}")).collect();
+    format!("{}{causes}", failure.message)
 }
 
 fn judge(endpoint: &str, look: &MemberLook) -> Finding {
