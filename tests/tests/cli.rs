@@ -67,6 +67,7 @@ fn help_teaches() {
         "host",
         "key",
         "sentry",
+        "share",
         "switchover",
         "failback",
         "rejoin",

@@ -110,6 +110,7 @@ enum Command {
     Runbook(commands::runbook::Runbook),
     Host(commands::host::Host),
     Key(commands::key::Key),
+    Share(commands::share::Share),
     Sentry(commands::sentry::Sentry),
 }
 
@@ -137,6 +138,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Runbook(runbook) => runbook.run(place),
         Command::Host(host) => host.run(place),
         Command::Key(key) => key.run(place),
+        Command::Share(share) => share.run(place),
         Command::Sentry(sentry) => sentry.run(place),
     }
 }

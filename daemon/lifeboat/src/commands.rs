@@ -15,6 +15,7 @@ pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod runbook;
 pub(crate) mod sentry;
+pub(crate) mod share;
 pub(crate) mod status;
 pub(crate) mod steering;
 

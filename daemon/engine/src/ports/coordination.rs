@@ -36,9 +36,7 @@ pub enum CoordinationError {
     #[error("another agent has taken over: {0}")]
     Deposed(String),
     /// It has forgotten what this agent knows was written: it was restored from a backup, or is another one.
-    #[error(
-        "the shared record ends at {found}, and this agent has read up to {known}: it was restored from an old backup"
-    )]
+    #[error("{}", rewound(*known, *found))]
     Rewound {
         /// The place of the newest record that this agent knows.
         known: u64,
@@ -48,6 +46,17 @@ pub enum CoordinationError {
     /// What was read cannot be understood, or is not what this agent has read before.
     #[error("the shared record is damaged: {0}")]
     Damaged(String),
+}
+
+/// What a person is told, and what to do: a lone agent that gets company finds nothing there, too.
+fn rewound(known: u64, found: u64) -> String {
+    let what = match found {
+        0 => format!("the shared record is empty, and this agent's own has {known} entries"),
+        _ => format!(
+            "the shared record ends at {found}, and this agent has read up to {known}: it was restored from an old backup"
+        ),
+    };
+    format!("{what}. Stop all agents, then, on the one with the longest record: lifeboat share")
 }
 
 /// The right to decide, while it lasts.
