@@ -34,8 +34,10 @@ pub enum Event {
     Deposed,
     /// This agent, which decides, gave a sign of life that vantages echo.
     Beaten(Beat),
-    /// Another agent has written a record, and this one stands by.
+    /// Another agent has written a record at some time, and this one stands by.
     Recorded(Stamped),
+    /// The same, and it was written just now: what its clock says of now is seen by it.
+    Written(Stamped),
     /// Whether what the agents share can be reached; with what is wrong, when it cannot.
     Coordinated(Result<(), String>),
     /// What a sentry says of the database beside it; none when it has not renewed its lease in time.

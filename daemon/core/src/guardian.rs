@@ -8,6 +8,7 @@ mod standing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use by_hand::ByHand;
 use lifeboat_runbooks::{Kind, Runbook, Runbooks};
@@ -69,6 +70,8 @@ pub struct Guardian {
     pub(crate) coordination: Result<(), (Moment, String)>,
     /// Runs that are open on record, of workloads that are not in the policy.
     orphans: BTreeMap<WorkloadName, RunId>,
+    /// How much later records of other agents count here than they say, by their places.
+    late: BTreeMap<u64, Duration>,
 }
 
 /// What happens while one decision is made: where it comes from, and what it has come to so far.
@@ -121,6 +124,7 @@ impl Guardian {
             decider: None,
             coordination: Ok(()),
             orphans: BTreeMap::new(),
+            late: BTreeMap::new(),
         };
         records.into_iter().for_each(|stamped| guardian.take_in(stamped));
         guardian
@@ -135,6 +139,11 @@ impl Guardian {
                 Decision::default()
             }
             Event::Recorded(stamped) => {
+                self.take_in(&stamped);
+                Decision::default()
+            }
+            Event::Written(stamped) => {
+                self.note_lateness(now, &stamped);
                 self.take_in(&stamped);
                 Decision::default()
             }

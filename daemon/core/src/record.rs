@@ -3,7 +3,9 @@
 //! **Invariant:** a record says what was decided or what came back, never how to compute it again.
 //! **Invariant:** fields are only added, with a default; a changed meaning is a new variant.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -150,6 +152,18 @@ pub enum Record {
 }
 
 impl Record {
+    /// The same with what it says of the future put off by so much.
+    pub(crate) fn later(&self, by: Duration) -> Cow<'_, Self> {
+        let mut record = Cow::Borrowed(self);
+        if !by.is_zero()
+            && let Self::Asked { .. } | Self::Paused { .. } = self
+            && let Self::Asked { expires: end, .. } | Self::Paused { until: end, .. } = record.to_mut()
+        {
+            *end = *end + by;
+        }
+        record
+    }
+
     /// The workload it is about; none for those about the agent.
     pub const fn workload(&self) -> Option<&WorkloadName> {
         match self {

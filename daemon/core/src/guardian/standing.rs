@@ -6,6 +6,7 @@
 //! stale to every actuator.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use lifeboat_runbooks::Kind;
 
@@ -21,6 +22,12 @@ use crate::record::{Record, Stamped};
 use crate::status::Verdict;
 use crate::testimony::{Beat, Seen, Testimony};
 use crate::time::Moment;
+
+/// A record that seems older than this when it is told was not on its way for so long: its writer's clock is behind.
+const LATE: Duration = Duration::from_secs(1);
+
+/// For how many of the newest records that is kept; more than any cooldown or pause has to look back at.
+const LATE_KEPT: usize = 4096;
 
 /// Whether this guardian decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,14 +73,28 @@ impl Guardian {
         self.stand_by();
     }
 
+    /// A record that another agent wrote just now bears a moment of its clock. Where that is behind ours, the record would
+    /// look old: a cooldown, a hold-down or a pause would be over too early here. It counts from when it was told.
+    /// Where that clock is ahead, they are over later, by the difference.
+    pub(super) fn note_lateness(&mut self, now: Moment, stamped: &Stamped) {
+        let late = now.since(stamped.at);
+        if late >= LATE {
+            self.late.insert(stamped.sequence, late);
+        }
+        while self.late.len() > LATE_KEPT {
+            self.late.pop_first();
+        }
+    }
+
     /// Takes one record in.
     pub(crate) fn take_in(&mut self, stamped: &Stamped) {
+        let late = self.late.get(&stamped.sequence).copied().unwrap_or_default();
         if let Record::Elected { agent, term, .. } = &stamped.record {
             self.decider = Some((agent.clone(), *term, stamped.at));
         }
         let Some(name) = stamped.record.workload() else { return };
         match (self.workloads.get_mut(name), &stamped.record) {
-            (Some(workload), record) => workload.ledger.apply(stamped.at, record),
+            (Some(workload), record) => workload.ledger.apply(stamped.at + late, &record.later(late)),
             (None, Record::RunOpened { run, .. }) => {
                 self.orphans.insert(name.clone(), run.clone());
             }

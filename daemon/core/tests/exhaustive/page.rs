@@ -42,6 +42,7 @@ pub(crate) fn happening(event: &Event) -> Happening {
         | Event::Deposed
         | Event::Beaten(_)
         | Event::Recorded(_)
+        | Event::Written(_)
         | Event::Coordinated(_)
         | Event::Guarded { .. } => Happening::Assessed,
     }

@@ -8,7 +8,7 @@ use lifeboat_core::head::Guarded;
 use lifeboat_core::status::{PhaseName, Verdict};
 use lifeboat_core::testimony::{Beat, Seen, Testimony};
 use lifeboat_core::{
-    AgentName, Answer, Event, Guardian, Order, Policy, Reason, Record, RegionName, Severity,
+    AgentName, Answer, Event, Guardian, Moment, Order, Policy, Reason, Record, RegionName, Severity, Stamped,
 };
 
 use crate::pretend::{Manner, Script, World};
@@ -209,6 +209,48 @@ fn a_takeover_raises_the_epoch_and_starts_again_what_was_under_way() {
     let head = &guardian.heads()[&shop()];
     assert!(head.closing && head.epoch == *raised && head.holder == east(), "{head:?}");
     assert_eq!(head.coming, Some(west()));
+}
+
+/// The clock of whoever wrote it is ten minutes behind, or ahead: what has to be waited for is never over too early, and
+/// later by no more than that.
+#[test]
+fn what_another_clock_says_is_never_over_too_early() {
+    let world = World::quiet_with(three());
+    let written = world.now;
+    let (minutes, length) = (seconds(600), seconds(3600));
+    let pause = Record::Paused {
+        workload: shop(),
+        by: "ada".to_owned(),
+        reason: "a look inside".to_owned(),
+        until: written + length,
+    };
+    let stamped = Stamped { sequence: 900, at: written, record: pause };
+    let heard = |event: Event, now: Moment| {
+        let mut other = three();
+        other.agent = witness();
+        let mut guardian = Guardian::restore(other, runbook(), "0.1.0", &world.records);
+        guardian.stand_by();
+        let decision = guardian.decide(now, event);
+        assert!(decision.records.is_empty(), "it stands by");
+        guardian
+    };
+    let paused = |guardian: &Guardian, now: Moment| {
+        let conditions = guardian.conditions(&shop(), now).expect("the shop");
+        conditions.iter().any(|condition| condition.gate == Gate::NotPaused && !condition.holds)
+    };
+    // Behind: heard when it is ten minutes later here.
+    let here = written + minutes;
+    let guardian = heard(Event::Written(stamped.clone()), here);
+    assert!(paused(&guardian, here + seconds(3599)));
+    assert!(!paused(&guardian, here + length));
+    // Ahead: heard when it is ten minutes earlier here.
+    let here = Moment::from_millis(written.millis() - 600_000);
+    let guardian = heard(Event::Written(stamped.clone()), here);
+    assert!(paused(&guardian, here + seconds(3599)));
+    assert!(!paused(&guardian, here + minutes + length));
+    // What was missed is as old as it says: nobody waits once more for what is over.
+    let guardian = heard(Event::Recorded(stamped), written + length);
+    assert!(!paused(&guardian, written + length));
 }
 
 #[test]

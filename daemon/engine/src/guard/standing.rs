@@ -162,8 +162,10 @@ impl Guard {
             self.step_down(Some(&why)).await?;
         }
         info!("{}", stamped.record);
+        // What is told while this agent reads what it has missed may be of any age.
+        let news = self.share.as_ref().is_some_and(|share| share.caught_up);
         self.keep(vec![stamped.clone()]).await?;
-        self.inform(Event::Recorded(stamped));
+        self.inform(if news { Event::Written(stamped) } else { Event::Recorded(stamped) });
         self.publish();
         Ok(())
     }
