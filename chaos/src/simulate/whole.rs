@@ -55,7 +55,7 @@ async fn story(seed: u64, broken: Option<Break>, trace: bool) -> Life {
     setting.rejoin = chance.percent(80);
     setting.hosts = chance.percent(90);
     let (stormy, dead_refuse, canary) = (chance.percent(50), chance.percent(60), chance.percent(50));
-    let mut lines = Lines::new(chance.percent(50));
+    let mut lines = Lines::new(&mut chance);
     let busy = if chance.percent(40) { 30 } else { 0 };
     let happenings = weather::storm(&mut chance);
     let begins = chance.below(10_000);
@@ -69,6 +69,7 @@ async fn story(seed: u64, broken: Option<Break>, trace: bool) -> Life {
         Ok(cast) => cast,
         Err(error) => return failed(seed, format!("no journal: {error}")),
     };
+    lines.settle(&cast);
     scene.change(|state, _| (state.stormy, state.dead_refuse) = (stormy, dead_refuse));
     for a in 0..3 {
         cast.start(a).await;

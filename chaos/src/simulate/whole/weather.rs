@@ -135,6 +135,8 @@ pub(super) struct Lines {
     cut: [u8; 3],
     hangs: [u8; 3],
     slow: [Vec<Duration>; 3],
+    /// How long a call takes on a good day: while nothing takes any time, nothing can come too early.
+    usual: [Duration; 3],
     /// Whether a path that is cut swallows what is sent, or says so.
     silent: bool,
     /// Who was killed by which happening.
@@ -147,8 +149,9 @@ fn count(counter: &mut u8, begins: bool) {
 
 impl Lines {
     /// Lines on which nothing is wrong.
-    pub(super) fn new(silent: bool) -> Self {
-        Self { silent, ..Self::default() }
+    pub(super) fn new(chance: &mut Chance) -> Self {
+        let usual = [(); 3].map(|()| Duration::from_millis(chance.between(4, 24)));
+        Self { silent: chance.percent(50), usual, ..Self::default() }
     }
 
     /// A trouble begins, or ends.
@@ -195,10 +198,10 @@ impl Lines {
     }
 
     /// What the paths and the troubles make of each line.
-    fn settle(&self, cast: &Cast) {
+    pub(super) fn settle(&self, cast: &Cast) {
         for site in 0..3 {
             let apart = cast.scene.change(|state, _| !state.network.coordinated(site));
-            let delay = self.slow[site].iter().max().copied().unwrap_or_default();
+            let delay = self.slow[site].iter().copied().fold(self.usual[site], Duration::max);
             cast.scene.coordinator.fault(&NAMES.agents[site], |fault| {
                 fault.cut = self.cut[site] > 0 || (apart && !self.silent);
                 fault.hangs = self.hangs[site] > 0 || (apart && self.silent);
@@ -208,6 +211,7 @@ impl Lines {
                 cast.scene.coordinator.fault(&sentry::name(site), |fault| {
                     fault.cut = apart && !self.silent;
                     fault.hangs = apart && self.silent;
+                    fault.delay = self.usual[site];
                 });
             }
         }
