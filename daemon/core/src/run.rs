@@ -295,6 +295,14 @@ impl Run {
         (self.back.is_none() && between && renewable && !self.lasting).then(|| &self.plan.steps[fence].name)
     }
 
+    /// The step that measures the loss, when it was begun and nothing is promoted yet: another agent measures by its own clock.
+    pub(crate) fn loss_to_measure_anew(&self) -> Option<&StepName> {
+        let measure = self.place(Deed::MeasureLoss)?;
+        let begun = self.progress[measure] != Progress::Waiting;
+        let open = self.plan.kind == Kind::Failover && self.back.is_none() && !self.past_return;
+        (open && begun).then(|| &self.plan.steps[measure].name)
+    }
+
     /// When a failed attempt is followed by another; never when the world said no, or someone newer is in charge.
     ///
     /// `patience` is how long it may take to find out that the region which is left is lost: attempts at taking a step

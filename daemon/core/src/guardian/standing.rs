@@ -19,6 +19,7 @@ use crate::names::{AgentName, RegionName, WorkloadName};
 use crate::order::{Answer, Order};
 use crate::reason::Reason;
 use crate::record::{Record, Stamped};
+use crate::run::Run;
 use crate::status::Verdict;
 use crate::testimony::{Beat, Seen, Testimony};
 use crate::time::Moment;
@@ -262,7 +263,12 @@ impl Deciding<'_> {
     fn take_over(&mut self) {
         let Some(run) = self.workload.ledger.phase.run().map(|run| run.id().clone()) else { return };
         let (workload, epoch) = (self.name(), self.workload.ledger.epoch.next());
-        self.write(Record::TookOver { workload, run, epoch });
+        self.write(Record::TookOver { workload: workload.clone(), run: run.clone(), epoch });
+        // What the one before measured is told in moments of its clock; nothing here may be compared with them.
+        let step = self.workload.ledger.phase.run().and_then(Run::loss_to_measure_anew).cloned();
+        if let Some(step) = step {
+            self.write(Record::Reopened { workload, run, step });
+        }
     }
 
     /// Tells people once that nothing can be decided; and again when the primary looks lost meanwhile.

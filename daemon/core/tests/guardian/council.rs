@@ -254,6 +254,27 @@ fn what_another_clock_says_is_never_over_too_early() {
 }
 
 #[test]
+fn who_takes_over_measures_the_loss_by_its_own_clock() {
+    let mut world = lost_from_here();
+    world.script("fence", [Script::Never]);
+    world.happen(says(&witness(), Verdict::Lost, true, Some(beat(2)), 1));
+    world.pass(seconds(3));
+    assert_eq!(world.commands.last().expect("begun").1.step.as_str(), "fence", "{}", world.story());
+    let mut other = three();
+    other.agent = witness();
+    let mut guardian = Guardian::restore(other, runbook(), "0.1.0", &world.records);
+    guardian.stand_by();
+    // Its clock is ten minutes behind.
+    let decision = guardian.decide(world.now.before(seconds(600)), Event::Elected { term: 8 });
+    let reopened = decision.records.iter().filter_map(|record| match record {
+        Record::Reopened { step, .. } => Some(step.as_str()),
+        _ => None,
+    });
+    assert!(reopened.collect::<Vec<_>>().contains(&"measure-loss"), "{:?}", decision.records);
+    assert_eq!(decision.commands.first().map(|command| command.step.as_str()), Some("measure-loss"));
+}
+
+#[test]
 fn a_decision_that_was_not_put_on_record_never_was() {
     let mut world = lost_from_here();
     let kept = world.records.clone();
