@@ -8,6 +8,7 @@ use lifeboat_chaos::scenario::{self, Scenario};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::simulate::named;
 use crate::ui::{self, Stage, Tone};
 
 /// Acts scenarios out on real PostgreSQL, etcd and lifeboat, and judges what came of them.
@@ -74,18 +75,8 @@ impl Run {
         if self.scenario.is_empty() {
             return Ok(scenario::shipped()?);
         }
-        self.scenario.iter().map(|name| find(name)).collect()
+        self.scenario.iter().map(|name| named(name)).collect()
     }
-}
-
-fn find(name: &str) -> anyhow::Result<Scenario> {
-    if let Some(shipped) = scenario::find(name)? {
-        return Ok(shipped);
-    }
-    let text = std::fs::read_to_string(name).map_err(|error| {
-        anyhow::anyhow!("there is no scenario {name} (chaos list), and no such file: {error}")
-    })?;
-    Ok(scenario::parse(name, &text)?)
 }
 
 fn tell(stage: &Stage, judged: &Judged) {

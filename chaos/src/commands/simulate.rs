@@ -148,7 +148,7 @@ impl Simulate {
 }
 
 /// A shipped scenario, or one in a file.
-fn named(name: &str) -> anyhow::Result<scenario::Scenario> {
+pub(super) fn named(name: &str) -> anyhow::Result<scenario::Scenario> {
     if let Some(found) = scenario::find(name)? {
         return Ok(found);
     }

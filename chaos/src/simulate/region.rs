@@ -10,6 +10,7 @@ use lifeboat_core::outcome::LogPosition;
 use lifeboat_core::sighting::{DatabaseSample, DatabaseState, StandbyPosition};
 use lifeboat_core::{Epoch, Lsn, Moment, Timeline};
 
+use super::network::Network;
 use super::setting::{CLUSTER, NAMES};
 
 /// A heartbeat as it was committed.
@@ -245,4 +246,32 @@ impl Sentry {
         let rate = 1_000_000 + i64::from(self.drift);
         (i64::try_from(own).unwrap_or(i64::MAX) * 1_000_000 / rate).unsigned_abs()
     }
+}
+
+/// Whether the log of the other region comes to the standby in region `r`.
+pub(crate) fn replicates(databases: &[Database; 2], network: &Network, held_back: u8, r: usize) -> bool {
+    let (standby, primary) = (&databases[r], &databases[1 - r]);
+    standby.follows
+        && !standby.detached
+        && held_back == 0
+        && standby.answers()
+        && primary.answers()
+        && primary.primary
+        && standby.timeline == primary.timeline
+        && network.awake(0)
+        && network.awake(1)
+        && network.talk(0, 1)
+}
+
+/// Whether the database in region `r` acknowledges writes now, of two of which the other one may be its standby.
+pub(crate) fn acknowledges(
+    databases: &[Database; 2],
+    network: &Network,
+    held_back: u8,
+    sync: bool,
+    r: usize,
+) -> bool {
+    let database = &databases[r];
+    let alone = !sync || database.solo;
+    database.open() && network.awake(r) && (alone || replicates(databases, network, held_back, 1 - r))
 }

@@ -16,7 +16,7 @@ use super::coordinator::Coordinator;
 use super::digest::Digest;
 use super::network::Network;
 use super::oracle::{Facts, Oracle};
-use super::region::{Database, Sentry};
+use super::region::{Database, Sentry, acknowledges, replicates};
 use super::setting::{INTERVAL, NAMES, Setting, TIMEOUT, WAKING};
 use crate::scenario::{Fault, Site};
 
@@ -212,24 +212,12 @@ impl World {
 
     /// Whether the log of the other region comes to a standby.
     pub(crate) fn replicates(&self, r: usize) -> bool {
-        let (standby, primary) = (&self.databases[r], &self.databases[1 - r]);
-        standby.follows
-            && !standby.detached
-            && self.held_back == 0
-            && standby.answers()
-            && primary.answers()
-            && primary.primary
-            && standby.timeline == primary.timeline
-            && self.network.awake(0)
-            && self.network.awake(1)
-            && self.network.talk(0, 1)
+        replicates(&self.databases, &self.network, self.held_back, r)
     }
 
     /// Whether a database acknowledges writes now.
     pub(crate) fn acknowledges(&self, r: usize) -> bool {
-        let database = &self.databases[r];
-        let alone = !self.setting.setup.sync || database.solo;
-        database.open() && self.network.awake(r) && (alone || self.replicates(1 - r))
+        acknowledges(&self.databases, &self.network, self.held_back, self.setting.setup.sync, r)
     }
 
     fn judge_writers(&mut self) {

@@ -18,7 +18,7 @@ use crate::simulate::chance::Chance;
 use crate::simulate::digest::Digest;
 use crate::simulate::network::Network;
 use crate::simulate::oracle::{Facts, Oracle};
-use crate::simulate::region::Database;
+use crate::simulate::region::{Database, acknowledges, replicates};
 use crate::simulate::setting::{Break, EPOCH, NAMES, Setting, WAKING};
 use crate::simulate::world::NameServer;
 
@@ -159,24 +159,12 @@ impl State {
 
     /// Whether a database receives what the other one writes.
     pub(super) fn replicates(&self, r: usize) -> bool {
-        let (standby, primary) = (&self.databases[r], &self.databases[1 - r]);
-        standby.follows
-            && !standby.detached
-            && self.held_back == 0
-            && standby.answers()
-            && primary.answers()
-            && primary.primary
-            && standby.timeline == primary.timeline
-            && self.network.awake(0)
-            && self.network.awake(1)
-            && self.network.talk(0, 1)
+        replicates(&self.databases, &self.network, self.held_back, r)
     }
 
     /// Whether a database acknowledges writes now.
     pub(super) fn acknowledges(&self, r: usize) -> bool {
-        let database = &self.databases[r];
-        let alone = !self.setting.setup.sync || database.solo;
-        database.open() && self.network.awake(r) && (alone || self.replicates(1 - r))
+        acknowledges(&self.databases, &self.network, self.held_back, self.setting.setup.sync, r)
     }
 
     /// Whether an agent is heard by the machines of a region, and hears them.
