@@ -29,8 +29,15 @@ use crate::switch::lock;
 use crate::trouble::Trouble;
 use crate::wire::{Footing, Say, mark};
 
-/// Turns in the time of one lease: three may fail, with the agents asked in each, before the deadline.
-const TURNS: u32 = 6;
+/// Turns in the time of one lease, and the pause below which there are not so many: what has passed since the last good
+/// turn when the coordinator falls silent is missing from what a primary survives without it.
+const TURNS: u32 = 12;
+const CLOSEST: Duration = Duration::from_secs(1);
+
+/// The pauses in the time of one lease while nothing is good, and the longest one: when the coordinator is back, it is to
+/// be noticed at once.
+const HASTY: u32 = 12;
+const HASTE: Duration = Duration::from_millis(500);
 
 /// The part of a lease that one renewal may take.
 const RENEWAL: u32 = 4;
@@ -78,6 +85,8 @@ struct Keeper {
     /// The newest epoch that a lease was held under here.
     newest: Option<Epoch>,
     role: Guarded,
+    /// Whether the last turn was a good one.
+    renewed: bool,
     /// Since when it takes writes that stand on nothing.
     bare_since: Option<Boottime>,
     /// Whether it was a standby until then.
@@ -93,7 +102,8 @@ struct Keeper {
 /// It could not take up its post.
 pub async fn run(sentry: Sentry, stop: CancellationToken) -> Result<(), Trouble> {
     let mut keeper = Keeper::start(sentry)?;
-    let every = keeper.sentry.settings.length / TURNS;
+    let length = keeper.sentry.settings.length;
+    let (calm, hasty) = ((length / TURNS).max(CLOSEST.min(length / 6)), HASTE.min(length / HASTY));
     let mut told = false;
     loop {
         let turn = Box::pin(keeper.turn());
@@ -102,6 +112,7 @@ pub async fn run(sentry: Sentry, stop: CancellationToken) -> Result<(), Trouble>
         // Nobody may be listening, which is no failure.
         let _ = sd_notify::notify(&[if told { NotifyState::Watchdog } else { NotifyState::Ready }]);
         told = true;
+        let every = if keeper.renewed { calm } else { hasty };
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
@@ -135,6 +146,7 @@ impl Keeper {
             ground: None,
             newest,
             role,
+            renewed: true,
             bare_since: None,
             promoted: false,
             condition: String::new(),
@@ -144,6 +156,7 @@ impl Keeper {
     }
 
     async fn turn(&mut self) {
+        self.renewed = false;
         if let Err(why) = self.attend_switch().await {
             self.hear_backstop();
             self.conclude(format!("the switch does not answer, and nothing is renewed: {why}"));
@@ -199,6 +212,17 @@ impl Keeper {
         })
     }
 
+    /// Until the coordinator answers; what, and when that renewal was sent.
+    async fn renew_again(&self) -> (Renewal, Boottime) {
+        loop {
+            tokio::time::sleep(HASTE.min(self.sentry.settings.length / HASTY)).await;
+            let sent = Boottime::now();
+            if let Ok(renewal) = self.renew().await {
+                return (renewal, sent);
+            }
+        }
+    }
+
     fn weigh(&mut self, renewal: Renewal, sent: Boottime) -> Turned {
         let not = |why: String| Turned::Not { why, final_word: true };
         let length = self.sentry.settings.length;
@@ -233,7 +257,7 @@ impl Keeper {
         }
     }
 
-    /// What a renewal that failed means: with the coordinator lost, what the agents say.
+    /// What a renewal that failed means: with the coordinator lost, what the agents say, or itself if it is back before them.
     async fn weigh_trouble(&mut self, error: CoordinationError) -> Turned {
         let not = |why: String| Turned::Not { why, final_word: false };
         let lost = match &error {
@@ -262,7 +286,16 @@ impl Keeper {
             length,
         };
         let sent = Boottime::now();
-        match ask(&settings.agents, &self.sentry.seal, &request, settings.length / ASKING).await {
+        let answered = tokio::select! {
+            biased;
+            answered = ask(&settings.agents, &self.sentry.seal, &request, settings.length / ASKING) => Ok(answered),
+            renewed = self.renew_again() => Err(renewed),
+        };
+        let answered = match answered {
+            Ok(answered) => answered,
+            Err((renewal, sent)) => return self.weigh(renewal, sent),
+        };
+        match answered {
             Ok(()) => Turned::Good(Basis::Failsafe { epoch }, length, sent),
             Err(refused) if refused.is_empty() => {
                 not(format!("{error}; no agents are configured to be asked"))
@@ -294,6 +327,7 @@ impl Keeper {
                     }
                 };
                 self.ground = Some(Ground { footing, deadline, sent });
+                self.renewed = true;
                 (self.bare_since, self.promoted) = (None, false);
                 self.conclude(condition);
             }

@@ -92,9 +92,11 @@ impl Sentry {
         fs::read_to_string(self.folder.join("keeper.log")).unwrap()
     }
 
-    /// What the switch has done.
+    /// What was done to the database, by the switch or by the keeper: whichever came first, the other one finds it done.
     pub(crate) fn deeds(&self) -> String {
-        fs::read_to_string(self.folder.join("state/switch.log")).unwrap_or_default()
+        let switch = fs::read_to_string(self.folder.join("state/switch.log")).unwrap_or_default();
+        let shown = self.status()["deeds"].as_array().cloned().unwrap_or_default();
+        shown.iter().fold(switch, |deeds, deed| format!("{deeds}{deed}\n"))
     }
 
     /// Waits until it shows that writes stand on something.
