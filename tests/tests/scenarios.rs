@@ -7,10 +7,6 @@ use lifeboat_chaos::scenario::shipped;
 use lifeboat_tests::binary;
 use tokio::sync::Semaphore;
 
-/// Does not come out on real servers yet: after twenty seconds of silence, five times, the workload moves. Whether its sentry
-/// or the probes give the region up is not known; it comes out in the pretend world.
-const OPEN: [&str; 1] = ["flapping"];
-
 /// How many labs at a time: they wait more than they work, and yet a machine of two cores has to keep up with leases of
 /// three seconds.
 const AT_ONCE: usize = 2;
@@ -22,8 +18,7 @@ async fn the_shipped_scenarios_come_out_on_real_servers() {
     let program = |name| Some(binary(name).expect("built by `cargo build --workspace --bins`"));
     let options = Options { lifeboat: program("lifeboat"), chaos: program("chaos"), ..Options::default() };
     let (seats, told) = (Semaphore::new(AT_ONCE), Mutex::new(Vec::new()));
-    let tried = scenarios.iter().filter(|scenario| !OPEN.contains(&scenario.name.as_str()));
-    let each = tried.map(|scenario| async {
+    let each = scenarios.iter().map(|scenario| async {
         let _seat = seats.acquire().await.expect("nobody closes it");
         let judged = enact(scenario, &options, |_| {}).await;
         let wrong = match &judged {
