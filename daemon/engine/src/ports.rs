@@ -6,6 +6,7 @@
 //! **Invariant:** an adapter never retries a step by itself, never decides, and never takes "no answer" as yes.
 
 mod coordination;
+mod store;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use lifeboat_core::outcome::{
 };
 use lifeboat_core::sighting::Look;
 use lifeboat_core::{AgentName, Epoch, Fault, FaultKind, Moment, RegionName, RunId, SystemIdentifier};
+pub use store::{Abilities, LONGEST_NAME, Listed, NoObjectName, ObjectName, Store, StoreError, Upload};
 
 /// What every mutating call carries.
 #[derive(Clone, Debug)]

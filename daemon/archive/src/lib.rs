@@ -1,0 +1,5 @@
+//! The archive: backups where they survive, encrypted, and proven.
+//!
+//! Objects are written once and never changed (`FORMAT.md`). Where they are is behind one door
+//! ([`Store`](lifeboat_engine::ports::Store)); what feeds them and what they are restored into are plain bytes, so that no
+//! vendor's client is known here.
