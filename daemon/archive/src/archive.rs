@@ -49,16 +49,21 @@ impl Archive {
     /// # Errors
     /// There is one, or the store cannot be used.
     pub async fn init(store: Arc<dyn Store>, key: &KeyFile) -> Result<Self, Trouble> {
+        let taken = || Trouble::Refused(format!("there is an archive at {} already", store.place()));
+        // Before anything is written: a key that nobody needs would keep that archive from being opened.
+        if store.size(&name(HEAD)?).await?.is_some() {
+            return Err(taken());
+        }
         let data = DataKey::make()?;
-        put_key(store.as_ref(), &data, key).await?;
+        let sealed = put_key(store.as_ref(), &data, key).await?;
         let head = Head { format: FORMAT, id: HEXLOWER.encode(&random::<8>()?) };
         // Last: an archive without it is none, and this may be tried again.
         match store.put(&name(HEAD)?, json(&head)?).await {
-            Err(StoreError::Exists(_)) => {
-                Err(Trouble::Refused(format!("there is an archive at {} already", store.place())))
-            }
-            Err(error) => Err(error.into()),
             Ok(()) => Self::open(store, key).await,
+            Err(error) => {
+                store.remove(&sealed).await?;
+                Err(if matches!(error, StoreError::Exists(_)) { taken() } else { error.into() })
+            }
         }
     }
 
@@ -202,11 +207,11 @@ pub(crate) fn name(text: &str) -> Result<ObjectName, Trouble> {
     text.parse().map_err(|error| Trouble::Broken(format!("{error}")))
 }
 
-async fn put_key(store: &dyn Store, data: &DataKey, key: &KeyFile) -> Result<(), Trouble> {
+async fn put_key(store: &dyn Store, data: &DataKey, key: &KeyFile) -> Result<ObjectName, Trouble> {
     let wrapped = data.wrap(key)?;
     let name = name(&format!("keys/{}.{}.json", wrapped.key, wrapped.by))?;
     match store.put(&name, json(&wrapped)?).await {
-        Ok(()) | Err(StoreError::Exists(_)) => Ok(()),
+        Ok(()) | Err(StoreError::Exists(_)) => Ok(name),
         Err(error) => Err(error.into()),
     }
 }
