@@ -3,10 +3,12 @@
 //! It knows what is true, what is on record and what is done; it asks no guardian what is right.
 //!
 //! - One writer: no two databases acknowledge at once, and none under an older epoch than one that has acknowledged. The only
-//!   window: with an asynchronous standby, a host that wakes after its lease was over may acknowledge until the dead-man
-//!   switch on it has seen the time (`WAKING`). With a synchronous standby there is none, and none without a freeze.
+//!   window: a primary that waits for no standby, on a host that wakes after its lease was over, may acknowledge until the
+//!   dead-man switch on it has seen the time (`WAKING`). Where writes are replicated synchronously, that is only one which
+//!   took over alone and has had no standby since; and there is no window without a freeze.
 //! - No false failover: one that nobody ordered opens only when as many honest vantages, each with its own connectivity, have
-//!   truly seen nothing of the primary as the quorum wants.
+//!   truly seen nothing of the primary as the quorum wants. What a vantage says counts for as long as evidence may be old, and
+//!   so does a lie: until then it is still the one vote that a bad vantage has.
 //! - No silent loss: what a promotion truly loses is within the RPO, or a person has accepted a number for it.
 //! - On the record, before it moves: no command without its record, no epoch with two deciders, no record that forks.
 //! - A real loss is acted on within a bound, once nothing stands against it (`oracle/detection.rs`).
@@ -104,10 +106,11 @@ pub(crate) struct Oracle {
     /// When the names last moved, and when the first failover opened.
     pub(crate) moved_at: Option<u64>,
     detection: Detection,
-    sync: bool,
     rpo: u64,
     looks: [[Looks; 2]; 3],
     outside_at: [Option<u64>; 3],
+    /// When each vantage last lied about each region.
+    lied_at: [[Option<u64>; 2]; 3],
     /// The newest epoch under which a write was acknowledged.
     acknowledged: u64,
     /// Each epoch with the tenure that acted under it.
@@ -128,10 +131,10 @@ impl Oracle {
             lost: 0,
             moved_at: None,
             detection: Detection::new(setting),
-            sync: setting.setup.sync,
             rpo: u64::try_from(setting.setup.rpo.as_millis()).unwrap_or(u64::MAX),
             looks: Default::default(),
             outside_at: [None; 3],
+            lied_at: [[None; 2]; 3],
             acknowledged: 0,
             deciders: BTreeMap::new(),
             terms: 0,
@@ -146,15 +149,16 @@ impl Oracle {
         }
     }
 
-    /// Who acknowledges, at this moment, under which epochs; until when a host that has just woken may.
-    pub(crate) fn writers(&mut self, now: u64, writes: [bool; 2], epochs: [u64; 2], woken: [u64; 2]) {
+    /// Who acknowledges, at this moment, under which epochs; until when one that waits for no standby may, because its host has
+    /// just woken.
+    pub(crate) fn writers(&mut self, now: u64, writes: [bool; 2], epochs: [u64; 2], woken: [Option<u64>; 2]) {
         for r in 0..2 {
             if !writes[r] {
                 continue;
             }
             let newest = self.acknowledged.max(if writes[1 - r] { epochs[1 - r] } else { 0 });
             let old = epochs[r] < newest || (writes[1 - r] && epochs[r] == epochs[1 - r]);
-            let excused = self.book.waived > epochs[r] || (!self.sync && now <= woken[r]);
+            let excused = self.book.waived > epochs[r] || woken[r].is_some_and(|until| now <= until);
             if old && !excused {
                 let (region, epoch) = (&NAMES.regions[r], epochs[r]);
                 self.violation(now, format!("two writers: {region} acknowledges under epoch {epoch}, and epoch {newest} has acknowledged"));
@@ -235,14 +239,15 @@ impl Oracle {
     fn justified(&mut self, from: lifeboat_core::RegionName, facts: &Facts) {
         let Some(r) = region(&from) else { return };
         let since = facts.now.saturating_sub(FRESHNESS + 2_000);
+        let lies = |a: usize| self.lied_at[a][r].is_some_and(|at| at >= since);
         let votes = (0..3).filter(|a| {
             let saw = self.looks[*a][r].lost_until.is_some_and(|at| at >= since);
             let connected = self.outside_at[*a].is_some_and(|at| at >= since);
-            saw && connected && facts.lies[*a] != Some(r)
+            saw && connected && !lies(*a)
         });
         let votes = votes.count();
         // A vantage that lies has one of the votes; the others are still the truth's.
-        let lies = facts.lies.iter().filter(|about| **about == Some(r)).count();
+        let lies = (0..3).filter(|a| lies(*a)).count();
         if votes < QUORUM.saturating_sub(lies).max(1) {
             self.violation(
                 facts.now,
@@ -339,6 +344,9 @@ impl Oracle {
         for a in 0..3 {
             if facts.outside[a] && facts.up[a] {
                 self.outside_at[a] = Some(facts.now);
+            }
+            if let Some(about) = facts.lies[a] {
+                self.lied_at[a][about] = Some(facts.now);
             }
         }
         match self.detection.watch(facts, &self.book) {

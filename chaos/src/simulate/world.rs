@@ -226,7 +226,9 @@ impl World {
             return;
         }
         let epochs = [self.databases[0].epoch, self.databases[1].epoch];
-        self.oracle.writers(self.now, writes, epochs, self.woke.map(|at| at + WAKING));
+        let alone = |r: usize| !self.setting.setup.sync || self.databases[r].solo;
+        let woken = [0, 1].map(|r| alone(r).then_some(self.woke[r] + WAKING));
+        self.oracle.writers(self.now, writes, epochs, woken);
     }
 
     fn happen(&mut self, due: Due) {

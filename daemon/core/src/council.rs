@@ -3,6 +3,8 @@
 //! **Invariant:** a testimony counts only while its age, measured by the echo of a beat that this guardian sent itself, is
 //! within the freshness the operator asks for. Without an echo of ours it may be of any age.
 //! **Invariant:** an older testimony never replaces a newer one of the same vantage.
+//! **Invariant:** after this agent stood still, only what answers a beat that was sent since counts: what came meanwhile waits
+//! in a line, the oldest first, and the word that takes an older one back stands behind it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -22,6 +24,8 @@ pub(crate) struct Council {
     said: BTreeMap<AgentName, Said>,
     /// The beats that this guardian sent, and when, oldest first.
     beats: VecDeque<(Beat, Moment)>,
+    /// When this agent woke, if it ever stood still.
+    woke: Option<Moment>,
 }
 
 /// The newest testimony of a vantage.
@@ -69,8 +73,22 @@ impl Council {
         }
     }
 
-    /// A beat of ours was sent.
+    /// This agent stood still until now: nothing that was said or seen before is news.
+    pub(crate) fn wake(&mut self, now: Moment) {
+        self.woke = Some(now);
+        self.forget_beats();
+    }
+
+    /// Whether a look that began then was made after this agent last stood still.
+    pub(crate) fn awake_since(&self, began: Moment) -> bool {
+        self.woke.is_none_or(|woke| began >= woke)
+    }
+
+    /// A beat of ours was sent. One that was sent before we stood still, and is told only now, proves nothing.
     pub(crate) fn beat(&mut self, beat: Beat, at: Moment) {
+        if !self.awake_since(at) {
+            return;
+        }
         if self.beats.len() == BEATS_KEPT {
             self.beats.pop_front();
         }

@@ -13,7 +13,7 @@ use crate::testimony::{Beat, Testimony};
 pub enum Event {
     /// The agent has started and its record is replayed: what was open goes on.
     Started,
-    /// Time has passed.
+    /// Time has passed. Told each second or so: an agent that was told nothing for longer stood still.
     Tick,
     /// A probe has looked.
     Sighted(Sighting),

@@ -208,6 +208,10 @@ impl Gates<'_> {
         if judged.verdict != Verdict::Lost {
             return Err(judged.reason.clone());
         }
+        // What was under way while this agent stood still failed for no other reason, or was true before.
+        if judged.trouble.is_some_and(|trouble| !self.council.awake_since(trouble.confirmed)) {
+            return Err(Reason::VantageUnproven { vantage: self.agent.clone() });
+        }
         let freshness = self.workload.policy.failover.freshness;
         self.witnesses.proof(self.agent, self.connectivity, self.now, freshness, judged.trouble).map(drop)
     }

@@ -59,6 +59,8 @@ pub struct Guardian {
     pub(crate) workloads: BTreeMap<WorkloadName, Workload>,
     pub(crate) witnesses: Witnesses,
     started: Option<Moment>,
+    /// When it was last asked anything.
+    asked: Option<Moment>,
     pub(crate) standing: Standing,
     /// All agents and the place that each fails with; empty when this one is alone.
     pub(crate) agents: BTreeMap<AgentName, RegionName>,
@@ -118,6 +120,7 @@ impl Guardian {
             workloads: workloads.collect(),
             witnesses: Witnesses::default(),
             started: None,
+            asked: None,
             standing: Standing::Alone,
             agents: policy.agents,
             council: Council::default(),
@@ -132,6 +135,7 @@ impl Guardian {
 
     /// What is to be done about an event, now. Moments must not run backwards.
     pub fn decide(&mut self, now: Moment, event: Event) -> Decision {
+        self.note_turn(now);
         match event {
             Event::Elected { term } => self.elect(now, term),
             Event::Deposed => {

@@ -154,7 +154,9 @@ impl State {
             }
         }
         let epochs = [self.databases[0].epoch, self.databases[1].epoch];
-        self.oracle.writers(now, writes, epochs, self.woke.map(|at| at + WAKING));
+        let alone = |r: usize| !self.setting.setup.sync || self.databases[r].solo;
+        let woken = [0, 1].map(|r| alone(r).then_some(self.woke[r] + WAKING));
+        self.oracle.writers(now, writes, epochs, woken);
     }
 
     /// Whether a database receives what the other one writes.

@@ -27,6 +27,9 @@ use crate::time::Moment;
 /// A record that seems older than this when it is told was not on its way for so long: its writer's clock is behind.
 const LATE: Duration = Duration::from_secs(1);
 
+/// An agent that was not asked anything for so long stood still: it asks its guardian each second (`Event::Tick`).
+const ASLEEP: Duration = Duration::from_secs(3);
+
 /// For how many of the newest records that is kept; more than any cooldown or pause has to look back at.
 const LATE_KEPT: usize = 4096;
 
@@ -72,6 +75,14 @@ impl Guardian {
         self.decider = None;
         records.into_iter().for_each(|stamped| self.take_in(stamped));
         self.stand_by();
+    }
+
+    /// It is asked something. After a long while without, it has just woken, and begins with what waited the longest.
+    pub(super) fn note_turn(&mut self, now: Moment) {
+        let asked = self.asked.replace(self.asked.map_or(now, |asked| asked.max(now)));
+        if asked.is_some_and(|asked| now.since(asked) >= ASLEEP) {
+            self.council.wake(now);
+        }
     }
 
     /// A record that another agent wrote just now bears a moment of its clock. Where that is behind ours, the record would

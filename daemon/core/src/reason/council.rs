@@ -20,7 +20,7 @@ impl Reason {
                 "{outside} vantages outside {region} see it as lost and prove their own connectivity; {needed} needed"
             ),
             Self::VantageUnheard { vantage } => {
-                write!(f, "{vantage} has said nothing since this agent decides")
+                write!(f, "{vantage} has said nothing since this agent decides, or woke")
             }
             Self::VantageLate { vantage, age, allowed } => write!(
                 f,

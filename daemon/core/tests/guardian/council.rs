@@ -112,6 +112,37 @@ fn a_word_that_grows_old_stops_counting() {
     assert_eq!(shut(&world), Some(Gate::PrimaryLost));
 }
 
+/// What was said while this agent stood still waits in a line, and what takes it back stands behind it.
+#[test]
+fn who_has_just_woken_counts_only_what_is_said_since() {
+    let World { mut guardian, now, .. } = elected();
+    let woken = now + seconds(9);
+    let opened_by_both = |guardian: &mut Guardian, echo: Beat, sequence: u64| {
+        let others = [witness(), "bastion-east".into()];
+        let said = others.map(|vantage| says(&vantage, Verdict::Lost, true, Some(echo), sequence));
+        let records = said.map(|said| guardian.decide(woken, said).records).concat();
+        records.iter().any(|record| matches!(record, Record::RunOpened { .. }))
+    };
+    // Less than the freshness: by its age alone it would count.
+    assert!(!opened_by_both(&mut guardian, beat(1), 1), "said before");
+    // A beat that was sent before, and is told of only now, dates nothing.
+    assert!(guardian.decide(now, Event::Beaten(beat(2))).records.is_empty());
+    assert!(!opened_by_both(&mut guardian, beat(2), 2), "sent before");
+    assert!(guardian.decide(woken, Event::Beaten(beat(3))).records.is_empty());
+    assert!(opened_by_both(&mut guardian, beat(3), 3));
+}
+
+/// Its own looks are no better: what was under way failed because nobody waited for the answer.
+#[test]
+fn who_has_just_woken_looks_again_before_it_votes() {
+    let mut world = lost_from_here();
+    world.now = world.now + seconds(9);
+    world.happen(Event::Beaten(beat(3)));
+    world.happen(says(&witness(), Verdict::Lost, true, Some(beat(3)), 1));
+    assert_eq!(world.phase(), PhaseName::Doubting, "{}", world.story());
+    world.pass_until(seconds(11), |world| world.phase() == PhaseName::FailingOver);
+}
+
 #[test]
 fn an_older_word_does_not_replace_a_newer_one() {
     let mut world = lost_from_here();
