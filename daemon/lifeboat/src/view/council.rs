@@ -49,7 +49,7 @@ pub(crate) fn write_head(page: &mut String, status: &Status) {
 /// Each sentry of a workload.
 pub(crate) fn write_sentries(page: &mut String, workload: &WorkloadStatus) {
     for (region, sentry) in &workload.sentries {
-        let since = sentry.since.map_or_else(String::new, |since| format!(", for {}", length(since)));
+        let since = sentry.since.map_or_else(String::new, |since| format!(" (for {} so far)", length(since)));
         let text = match (sentry.says, sentry.since) {
             (Some(Guarded::Writing), _) => paint(Tone::Good, "holds the write lease"),
             (Some(Guarded::Following), _) => paint(Tone::Good, "watches a standby"),

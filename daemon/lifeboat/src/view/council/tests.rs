@@ -137,7 +137,7 @@ fn the_page_shows_the_sentries_and_an_agent_alone_shows_no_table() {
     let page = view::status::page(&status);
     assert!(
         page.contains(
-            "\n  sentry in east: was never heard of\n  sentry in west: watches a standby, for 1 min 0 s\n"
+            "\n  sentry in east: was never heard of\n  sentry in west: watches a standby (for 1 min 0 s so far)\n"
         ),
         "{page}"
     );
