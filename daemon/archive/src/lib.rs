@@ -5,6 +5,7 @@
 //! vendor's client is known here.
 
 mod archive;
+pub mod folder;
 pub mod keys;
 pub mod object;
 mod trouble;

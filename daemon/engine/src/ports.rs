@@ -20,7 +20,9 @@ use lifeboat_core::outcome::{
 };
 use lifeboat_core::sighting::Look;
 use lifeboat_core::{AgentName, Epoch, Fault, FaultKind, Moment, RegionName, RunId, SystemIdentifier};
-pub use store::{Abilities, LONGEST_NAME, Listed, NoObjectName, ObjectName, Store, StoreError, Upload};
+pub use store::{
+    Abilities, LONGEST_NAME, Listed, NoObjectName, ObjectName, Store, StoreError, Upload, examine,
+};
 
 /// What every mutating call carries.
 #[derive(Clone, Debug)]

@@ -6,8 +6,10 @@
 //! **Invariant:** it keeps what [`Coordination`](crate::ports::Coordination) promises; only lines misbehave.
 //! **Invariant:** no random state: the same calls at the same moments are answered the same.
 
+mod conformance;
 mod line;
 mod room;
+mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,9 +20,11 @@ use lifeboat_core::head::Head;
 use lifeboat_core::{AgentName, Stamped, WorkloadName};
 use tokio::sync::Notify;
 
+pub use self::conformance::conformance;
 pub use self::line::Line;
 use self::room::Room;
 pub use self::room::{Lease, Seat};
+pub use self::store::{MemoryStore, StoreFault};
 use crate::clock::Clock;
 
 /// What becomes of the next append of an agent.

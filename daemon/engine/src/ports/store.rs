@@ -5,6 +5,8 @@
 //! **Invariant:** an object that can be seen is whole: what was begun and not finished cannot be read or listed.
 //! **Invariant:** an object that exists is never replaced: who comes second is told [`StoreError::Exists`].
 
+mod examination;
+
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -13,6 +15,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_core::Moment;
 use thiserror::Error;
+
+pub use self::examination::examine;
 
 /// The longest name of an object, in bytes.
 pub const LONGEST_NAME: usize = 512;
@@ -49,7 +53,7 @@ impl StoreError {
 }
 
 /// The name of an object: parts of letters, digits, `.`, `_`, `-`, joined by `/`. None begins with a dot, so that no name
-/// leads anywhere else.
+/// leads anywhere else. A folder holds no object below another one (`a/b` beside `a`), and no part longer than 255 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName(String);
 
@@ -135,7 +139,9 @@ pub trait Store: Send + Sync {
     /// Removes an object; well also when there is none.
     async fn remove(&self, name: &ObjectName) -> Result<(), StoreError>;
 
-    /// What was finished before this was called is durable when it returns: one barrier for many objects.
+    /// What was finished before this was called is durable when it returns: one barrier for many objects. Until then a
+    /// machine that loses its power may damage what was finished, under its name, so that nothing may refer to it yet. When
+    /// it fails it goes on failing: what was finished since it last worked is written again, to a store that is opened anew.
     async fn settle(&self) -> Result<(), StoreError>;
 }
 
