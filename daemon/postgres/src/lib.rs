@@ -6,7 +6,8 @@
 //! **Invariant:** nothing is decided on the text of an error: on its SQLSTATE, on the kind of an I/O error, or not.
 //! **Invariant:** a password is read when a session is opened and is in no text, no log and no `Debug`.
 //! **Invariant:** only a server believed to be the primary is written to, or one that a run has promoted.
-//! **Invariant:** memory is bounded: a server that sends more than a session's allowance is hung up on.
+//! **Invariant:** memory is bounded: a server that sends more than a session's allowance is hung up on; the
+//! replication protocol takes any amount, through buffers of a fixed size.
 
 pub mod by_hand;
 mod command;
@@ -23,6 +24,7 @@ mod planned;
 mod position;
 mod promote;
 mod reach;
+pub mod replication;
 mod sample;
 mod stream;
 mod tls;

@@ -60,8 +60,15 @@ pub(crate) struct Metered {
     allowance: Allowance,
 }
 
-/// Connects to the first address of `host` that answers.
+/// Connects to the first address of `host` that answers, with an allowance.
 pub(crate) async fn dial(host: &str, port: u16) -> Result<(Metered, Allowance), Trouble> {
+    let inner = connect(host, port).await?;
+    let allowance = Allowance::new();
+    Ok((Metered { inner, allowance: allowance.clone() }, allowance))
+}
+
+/// Connects to the first address of `host` that answers.
+pub(crate) async fn connect(host: &str, port: u16) -> Result<TcpStream, Trouble> {
     let unresolved = |source| Trouble::Unresolved { host: host.to_owned(), source };
     let addresses = lookup_host((host, port)).await.map_err(unresolved)?;
     // All at once: an address that swallows packets must not use up the time of the next one.
@@ -70,10 +77,9 @@ pub(crate) async fn dial(host: &str, port: u16) -> Result<(Metered, Allowance), 
         return Err(unresolved(io::Error::new(io::ErrorKind::NotFound, "the name has no address")));
     }
     let unconnected = |source| Trouble::Unconnected { address: format!("{host}:{port}"), source };
-    let (inner, _) = select_ok(attempts).await.map_err(unconnected)?;
-    tune(&inner).map_err(unconnected)?;
-    let allowance = Allowance::new();
-    Ok((Metered { inner, allowance: allowance.clone() }, allowance))
+    let (stream, _) = select_ok(attempts).await.map_err(unconnected)?;
+    tune(&stream).map_err(unconnected)?;
+    Ok(stream)
 }
 
 fn tune(stream: &TcpStream) -> io::Result<()> {

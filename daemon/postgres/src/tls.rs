@@ -31,12 +31,16 @@ pub(crate) enum AnchorError {
 
 /// A connector that trusts `ca_file`, or the system's authorities.
 pub(crate) async fn connector(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, AnchorError> {
-    let config = match ca_file {
+    Ok(MakeRustlsConnect::new(client_config(ca_file).await?))
+}
+
+/// What a client that trusts `ca_file`, or the system's authorities, is made with.
+pub(crate) async fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, AnchorError> {
+    match ca_file {
         // Read again for each session: a rotated file must not need a restart.
-        Some(path) => config(anchors_of(path).await?)?,
-        None => system_config()?,
-    };
-    Ok(MakeRustlsConnect::new(config))
+        Some(path) => config(anchors_of(path).await?),
+        None => system_config(),
+    }
 }
 
 fn config(anchors: RootCertStore) -> Result<ClientConfig, AnchorError> {
