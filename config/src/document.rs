@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::form::{FilePath, HostPort, IpPort, Label};
 use crate::length::Length;
 
+pub mod archive;
 pub mod authority;
 pub mod dns;
 pub mod lease;
@@ -19,6 +20,7 @@ pub mod probe;
 pub mod upkeep;
 pub mod workload;
 
+use archive::Archive;
 use authority::Authority;
 use lease::{Lease, ListedAgent};
 use workload::Workload;
@@ -44,6 +46,10 @@ pub struct Document {
     #[schemars(length(min = 2, max = 64))]
     #[serde(rename = "region")]
     pub regions: Vec<Region>,
+    /// Where backups are kept. Every database is backed up to all of them, unless it says otherwise.
+    #[schemars(length(max = 16))]
+    #[serde(rename = "archive", default, skip_serializing_if = "Vec::is_empty")]
+    pub archives: Vec<Archive>,
     /// The DNS zone that lifeboat answers for itself. Leave it out when all names use "rfc2136".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<Authority>,

@@ -2,10 +2,11 @@
 //!
 //! **Invariant:** what is shown is a document that loads to the same policy and wiring.
 
+use crate::archive::ArchivePlace;
 use crate::config::Loaded;
 use crate::document::Document;
 use crate::form::FilePath;
-use crate::wiring::canary_resolver;
+use crate::wiring::{backups_of, canary_resolver};
 
 impl Loaded {
     /// The document with all defaults written out, also those that depend on other keys.
@@ -19,7 +20,14 @@ impl Loaded {
         if let Some(authority) = &mut document.authority {
             authority.hostmaster = crate::form::Fqdn::read(&authority.rname()).ok();
         }
+        let archives = document.archives.clone();
+        for archive in document.archives.iter_mut().filter(|a| matches!(a.place, ArchivePlace::S3(_))) {
+            archive.path_style.get_or_insert_default();
+        }
         for workload in &mut document.workloads {
+            for database in workload.databases.iter_mut().filter(|_| !archives.is_empty()) {
+                database.backup = Some(backups_of(database, &archives));
+            }
             workload.failover.quorum = Some(workload.failover.quorum_of(agents));
             workload.failover.outside = Some(workload.failover.outside_of(agents));
             let resolver = canary_resolver(workload, document.authority.as_ref());

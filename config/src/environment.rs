@@ -42,6 +42,11 @@ pub fn environment(loaded: &Loaded) -> Problems {
             look.private(kubernetes.kubeconfig.as_ref(), &lease.key("kubeconfig"))
         }
     }
+    for (n, archive) in loaded.document.archives.iter().enumerate() {
+        let at = Place::top().key("archive").index(n);
+        look.private(Some(&archive.key_file), &at.key("key_file"));
+        look.private(archive.credentials_file.as_ref(), &at.key("credentials_file"));
+    }
     for (n, workload) in loaded.document.workloads.iter().enumerate() {
         look.workload(workload, &Place::top().key("workload").index(n));
     }

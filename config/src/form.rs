@@ -94,6 +94,10 @@ pub(crate) fn check(format: &str, text: &str) -> Option<Result<(), Flaw>> {
         "lifeboat-url" => HttpUrl::read(text).map(drop),
         "lifeboat-hour" => crate::hour::Hour::read(text).map(drop),
         "lifeboat-path" => FilePath::read(text).map(drop),
+        "lifeboat-archive-place" => crate::archive::ArchivePlace::read(text).map(drop),
+        "lifeboat-slot" => crate::archive::SlotName::read(text).map(drop),
+        "lifeboat-schedule" => crate::schedule::Schedule::read(text).map(drop),
+        "lifeboat-time-zone" => crate::schedule::Zone::read(text).map(drop),
         "lifeboat-public-key" => crate::key::PublicKey::read(text).map(drop),
         "lifeboat-size" => crate::size::Size::read(text).map(drop),
         "lifeboat-target" => Target::read(text).map(drop),
@@ -193,7 +197,7 @@ impl fmt::Display for HostPort {
 }
 
 /// Refuses an address with a user in it, without repeating it: a password may follow the user.
-fn without_secret(text: &str) -> Result<(), Flaw> {
+pub(crate) fn without_secret(text: &str) -> Result<(), Flaw> {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     if !rest.split(['/', '?', '#']).next().unwrap_or_default().contains('@') {
         return Ok(());

@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** no network, no clock; one file is read, and [`environment`] looks at those the document names.
 
+mod archive;
 mod config;
 pub mod document;
 mod effective;
@@ -19,12 +20,14 @@ mod policy;
 mod problem;
 mod rule;
 mod rules;
+mod schedule;
 mod schema;
 mod shape;
 mod size;
 mod source;
 pub mod wiring;
 
+pub use archive::{ArchivePlace, Bucket, SlotName};
 pub use config::{Config, Loaded, Signer};
 pub use environment::environment;
 pub use form::{Cluster, FilePath, Fqdn, HostPort, HttpUrl, IpPort, Label, Target};
@@ -33,6 +36,7 @@ pub use key::PublicKey;
 pub use length::Length;
 pub use problem::{MOST, Problem, Problems, WIDTH};
 pub use rule::{Rule, Severity};
+pub use schedule::{Due, Schedule, Timetable, Zone};
 pub use schema::schema;
 pub use size::Size;
 pub use source::LIMIT;

@@ -114,6 +114,14 @@ rules! {
     BadDnsName "bad-dns-name" Error;
     /// A text that is no time of day.
     BadTime "bad-time" Error;
+    /// A text that is no schedule.
+    BadSchedule "bad-schedule" Error;
+    /// A text that is no time zone.
+    BadTimeZone "bad-time-zone" Error;
+    /// A text that is no place of an archive.
+    BadArchivePlace "bad-archive-place" Error;
+    /// A text that cannot be a replication slot's name.
+    BadSlotName "bad-slot-name" Error;
     /// A DNS name without its final dot.
     NotQualified "not-qualified" Error;
     /// A path that is not absolute, or no path at all.
@@ -299,6 +307,30 @@ rules! {
     CanaryElsewhere "canary-elsewhere" Warning;
     /// There is no resolver for the canary.
     CanaryWithoutResolver "canary-without-resolver" Error;
+
+    // Archives and backups.
+    /// An archive that is not declared.
+    UnknownArchive "unknown-archive" Error;
+    /// Two archives in one place.
+    RepeatedArchive "repeated-archive" Error;
+    /// An archive that nothing is backed up to.
+    ArchiveUnused "archive-unused" Warning;
+    /// A key of another kind of store.
+    StoreKeyUnused "store-key-unused" Warning;
+    /// The key beside what it opens.
+    KeyInArchive "key-in-archive" Error;
+    /// Backups, and nowhere to keep them.
+    BackupWithoutArchive "backup-without-archive" Error;
+    /// One database, twice to one archive.
+    RepeatedBackup "repeated-backup" Error;
+    /// A replication slot's name that is too long.
+    SlotNameTooLong "slot-name-too-long" Error;
+    /// The slot is given up before people are told.
+    SlotAlertOverLimit "slot-alert-over-limit" Error;
+    /// The log is stored too rarely.
+    PieceOverRpo "piece-over-rpo" Error;
+    /// Base backups alone are too rare.
+    BackupOverRpo "backup-over-rpo" Error;
 
     // The document against this machine.
     /// A file that is not there or cannot be read.

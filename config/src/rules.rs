@@ -15,6 +15,7 @@ use crate::rule::Rule;
 
 mod agent;
 mod agents;
+mod archive;
 mod authority;
 mod canary;
 mod database;
@@ -36,6 +37,7 @@ pub(crate) fn check(document: &Document, root: &DeTable<'_>, found: &mut Found) 
     authority::check(&mut review);
     database::check_across(&mut review);
     dns::check_across(&mut review);
+    archive::check(&mut review);
     for (n, workload) in document.workloads.iter().enumerate() {
         let at = Place::top().key("workload").index(n);
         review.moving = moving(workload).collect();

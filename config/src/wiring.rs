@@ -12,18 +12,21 @@ use lifeboat_core::names::{
     AgentName, DatabaseName, DnsName, ProbeName, RegionName, SystemIdentifier, WorkloadName,
 };
 
+use crate::archive::ArchivePlace;
 use crate::document::NotifyKind;
+use crate::document::archive::From;
 use crate::document::authority::FixedKind;
 use crate::document::dns::KeyAlgorithm;
 use crate::document::probe::AskedKind;
 use crate::document::workload::{DatabaseKind, Tls};
 use crate::form::{HostPort, HttpUrl};
 use crate::key::PublicKey;
+use crate::schedule::Timetable;
 
 mod making;
 
-pub(crate) use making::canary_resolver;
 pub use making::database_probe;
+pub(crate) use making::{backups_of, canary_resolver};
 
 /// All that the binary needs to make its adapters.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +43,8 @@ pub struct Wiring {
     pub notify: Vec<NotifyKind>,
     /// All regions.
     pub regions: Vec<RegionName>,
+    /// Where backups are kept, by name.
+    pub archives: BTreeMap<String, ArchiveWiring>,
     /// The zone that lifeboat answers for itself.
     pub authority: Option<AuthorityWiring>,
     /// What belongs to each workload.
@@ -209,6 +214,70 @@ pub struct DatabaseWiring {
     pub replication: BTreeMap<RegionName, HostPort>,
     /// The command that runs `lifeboat host` beside its member.
     pub hosts: BTreeMap<RegionName, HostWiring>,
+    /// Its backups, by the archive they go to.
+    pub backups: BTreeMap<String, BackupWiring>,
+}
+
+/// Where backups are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveWiring {
+    /// A folder or a bucket.
+    pub place: ArchivePlace,
+    /// File with the key that opens it.
+    pub key_file: PathBuf,
+    /// Where the store is reached, instead of the vendor's own endpoint.
+    pub endpoint: Option<HttpUrl>,
+    /// The region of the bucket.
+    pub region: Option<String>,
+    /// Whether the bucket goes into the path of a request.
+    pub path_style: bool,
+    /// File with the credentials.
+    pub credentials_file: Option<PathBuf>,
+    /// For how long what is kept.
+    pub retention: RetentionWiring,
+}
+
+/// For how long what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetentionWiring {
+    /// Every moment within this can be restored.
+    pub window: Duration,
+    /// The newest of each of so many hours.
+    pub hourly: u32,
+    /// The newest of each of so many days.
+    pub daily: u32,
+    /// The newest of each of so many weeks.
+    pub weekly: u32,
+    /// The newest of each of so many months.
+    pub monthly: u32,
+    /// How old what nothing needs must be before it is removed.
+    pub grace: Duration,
+}
+
+/// The backups of a database to one archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupWiring {
+    /// When base backups are due.
+    pub timetable: Timetable,
+    /// Where they are read.
+    pub from: From,
+    /// How many bytes are read in a second at most.
+    pub bandwidth: Option<u64>,
+    /// How the log is received; none when it is not.
+    pub wal: Option<WalWiring>,
+}
+
+/// How the log is received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalWiring {
+    /// The replication slot.
+    pub slot: String,
+    /// How often what was received of a segment that is not full is stored.
+    pub piece_interval: Duration,
+    /// People are told when the slot holds back this many bytes.
+    pub slot_alert: u64,
+    /// The slot is given up when it holds back this many bytes.
+    pub slot_limit: u64,
 }
 
 /// A command that runs `lifeboat host` on a database's host.

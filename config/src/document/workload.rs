@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ByRegion;
+use super::archive::Backup;
 use super::dns::DnsName;
 use super::lease::Sentry;
 use super::probe::{Probe, Watch};
@@ -229,6 +230,10 @@ pub struct Database {
     /// How `lifeboat host` is run beside its member in each region, to salvage it and make it a standby again.
     #[serde(default, skip_serializing_if = "ByRegion::is_empty")]
     pub host: ByRegion<Host>,
+    /// Its backups; none with `backup = []`. Default: nightly, with its log, to all archives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub backup: Option<Vec<Backup>>,
 }
 
 /// The kind of a database.

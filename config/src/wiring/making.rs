@@ -11,11 +11,13 @@ use lifeboat_core::names::{
 };
 
 use super::{
-    AgentWiring, AuthorityWiring, CanaryWiring, DatabaseWiring, DnsQueryWiring, EtcdWiring, FenceWiring,
-    HostWiring, HttpWiring, KubernetesWiring, LeaseWiring, ListedAgentWiring, LookWiring, NameWiring,
-    ProbeWiring, RecordWiring, Rfc2136Wiring, ViaWiring, Wiring, WitnessWiring, WorkloadWiring,
+    AgentWiring, ArchiveWiring, AuthorityWiring, BackupWiring, CanaryWiring, DatabaseWiring, DnsQueryWiring,
+    EtcdWiring, FenceWiring, HostWiring, HttpWiring, KubernetesWiring, LeaseWiring, ListedAgentWiring,
+    LookWiring, NameWiring, ProbeWiring, RecordWiring, RetentionWiring, Rfc2136Wiring, ViaWiring, WalWiring,
+    Wiring, WitnessWiring, WorkloadWiring,
 };
 use crate::document::Document;
+use crate::document::archive::{Archive, Backup};
 use crate::document::authority::Authority;
 use crate::document::dns;
 use crate::document::lease::{EtcdLease, Lease, ListedAgent};
@@ -23,6 +25,7 @@ use crate::document::probe::{Probe, Watch};
 use crate::document::upkeep::Host;
 use crate::document::workload::{Canary, Database, Fence, Workload};
 use crate::form::{FilePath, IpPort};
+use crate::schedule::Timetable;
 
 /// The name of the probe of `database` in `region`: `orders@east`. No other probe can have it, as names in the
 /// document hold no "@".
@@ -73,11 +76,12 @@ impl Wiring {
             agents: document.agents.iter().map(listed).collect(),
             notify: document.notify.iter().map(|n| n.kind).collect(),
             regions: document.regions.iter().map(|r| RegionName::new(r.name.as_str())).collect(),
+            archives: document.archives.iter().map(|a| (a.name.as_str().to_owned(), archive(a))).collect(),
             authority: document.authority.as_ref().map(authority),
             workloads: document
                 .workloads
                 .iter()
-                .map(|w| (WorkloadName::new(w.name.as_str()), workload(w, document.authority.as_ref())))
+                .map(|w| (WorkloadName::new(w.name.as_str()), workload(w, document)))
                 .collect(),
         }
     }
@@ -132,7 +136,62 @@ fn authority(authority: &Authority) -> AuthorityWiring {
     }
 }
 
-fn workload(workload: &Workload, authority: Option<&Authority>) -> WorkloadWiring {
+fn archive(archive: &Archive) -> ArchiveWiring {
+    let kept = &archive.retention;
+    ArchiveWiring {
+        place: archive.place.clone(),
+        key_file: archive.key_file.as_path().to_owned(),
+        endpoint: archive.endpoint.clone(),
+        region: archive.region.clone(),
+        path_style: archive.path_style.unwrap_or_default(),
+        credentials_file: file(archive.credentials_file.as_ref()),
+        retention: RetentionWiring {
+            window: kept.window.0,
+            hourly: kept.hourly,
+            daily: kept.daily,
+            weekly: kept.weekly,
+            monthly: kept.monthly,
+            grace: kept.grace.0,
+        },
+    }
+}
+
+/// What a database that says nothing of backups has: everything to every archive, when there is one.
+pub(crate) fn backups_of(database: &Database, archives: &[Archive]) -> Vec<Backup> {
+    let mut all = match &database.backup {
+        Some(own) => own.clone(),
+        None if archives.is_empty() => Vec::new(),
+        None => vec![Backup::default()],
+    };
+    for backup in &mut all {
+        backup.archives.get_or_insert_with(|| archives.iter().map(|archive| archive.name.clone()).collect());
+    }
+    all
+}
+
+fn backups(workload: &str, database: &Database, archives: &[Archive]) -> BTreeMap<String, BackupWiring> {
+    let mut wired = BTreeMap::new();
+    for backup in backups_of(database, archives) {
+        for archive in backup.archives.iter().flatten() {
+            let names = [workload, database.name.as_str(), archive.as_str()];
+            let timetable =
+                Timetable::new(backup.schedule.clone(), backup.time_zone, backup.jitter.0, &names);
+            let wal = backup.wal.then(|| WalWiring {
+                slot: backup.slot.of(archive.as_str()),
+                piece_interval: backup.piece_interval.0,
+                slot_alert: backup.slot_alert.0,
+                slot_limit: backup.slot_limit.0,
+            });
+            let bandwidth = backup.bandwidth.map(|size| size.0);
+            let one = BackupWiring { timetable, from: backup.from, bandwidth, wal };
+            wired.insert(archive.as_str().to_owned(), one);
+        }
+    }
+    wired
+}
+
+fn workload(workload: &Workload, document: &Document) -> WorkloadWiring {
+    let authority = document.authority.as_ref();
     let fence = |fence: &Fence| FenceWiring { command: fence.command.clone(), timeout: fence.timeout.0 };
     WorkloadWiring {
         sentries: workload.sentry.iter().map(|(r, s)| (RegionName::new(r), s.key)).collect(),
@@ -140,7 +199,9 @@ fn workload(workload: &Workload, authority: Option<&Authority>) -> WorkloadWirin
         databases: workload
             .databases
             .iter()
-            .map(|d| (DatabaseName::new(d.name.as_str()), database(d)))
+            .map(|d| {
+                (DatabaseName::new(d.name.as_str()), database(workload.name.as_str(), d, &document.archives))
+            })
             .collect(),
         probes: probes(workload),
         names: workload.names.iter().map(|n| (DnsName::new(n.common().name.as_str()), name(n))).collect(),
@@ -152,7 +213,7 @@ fn file(path: Option<&FilePath>) -> Option<PathBuf> {
     path.map(|p| p.as_path().to_owned())
 }
 
-fn database(database: &Database) -> DatabaseWiring {
+fn database(workload: &str, database: &Database, archives: &[Archive]) -> DatabaseWiring {
     DatabaseWiring {
         kind: database.kind,
         dbname: database.dbname.clone(),
@@ -166,6 +227,7 @@ fn database(database: &Database) -> DatabaseWiring {
         endpoints: database.endpoint.iter().map(|(r, e)| (RegionName::new(r), e.clone())).collect(),
         replication: database.replication.iter().map(|(r, e)| (RegionName::new(r), e.clone())).collect(),
         hosts: database.host.iter().map(|(r, h)| (RegionName::new(r), host(h))).collect(),
+        backups: backups(workload, database, archives),
     }
 }
 

@@ -87,6 +87,11 @@ fn commented_defaults_are_the_defaults() {
     for line in text.lines() {
         // Keys whose default is "none" or depends on the server show an example instead.
         let example = [
+            "archives",
+            "bandwidth",
+            "credentials_file",
+            "endpoint",
+            "region",
             "socket",
             "listen",
             "runbooks",
@@ -122,6 +127,9 @@ fn the_example_becomes_policy_and_wiring() {
     assert_eq!((&shop.home, shop.standbys.as_slice()), (&east, [RegionName::new("west")].as_slice()));
     assert_eq!((shop.failover.mode, shop.failover.quorum, shop.failover.budget), (Mode::Automatic, 1, 2));
     assert_eq!(shop.failover.freshness, Duration::from_secs(30));
+    let orders = &wiring.workloads[&name].databases[&DatabaseName::new("orders")].backups["vault"];
+    assert_eq!(orders.wal.as_ref().unwrap().slot, "lifeboat_vault");
+    assert_eq!(wiring.archives["vault"].retention.window, Duration::from_secs(30 * 86_400));
     let probe = &shop.probes[&ProbeName::new("orders@east")];
     assert!(probe.vital && probe.region == east && probe.database == Some(DatabaseName::new("orders")));
     assert_eq!((probe.failures, probe.recoveries, probe.silence), (3, 2, Duration::from_secs(60)));

@@ -90,6 +90,21 @@ fn every_rule_has_its_message() {
 #[test]
 fn no_problem_is_the_echo_of_another() {
     let alone = [
+        "archive-unused",
+        "backup-over-rpo",
+        "backup-without-archive",
+        "bad-archive-place",
+        "bad-schedule",
+        "bad-slot-name",
+        "bad-time-zone",
+        "key-in-archive",
+        "piece-over-rpo",
+        "repeated-archive",
+        "repeated-backup",
+        "slot-alert-over-limit",
+        "slot-name-too-long",
+        "store-key-unused",
+        "unknown-archive",
         "agent-elsewhere",
         "agent-in-primary",
         "agent-unlisted",
