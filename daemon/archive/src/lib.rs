@@ -9,6 +9,7 @@ pub mod folder;
 pub mod keys;
 pub mod object;
 mod trouble;
+pub mod wal;
 
 pub use archive::{Archive, LEVEL};
 pub use trouble::Trouble;

@@ -48,6 +48,17 @@ pub enum Trouble {
         /// The newest that is known here.
         ours: u32,
     },
+    /// There is an object of that name already, and it holds something else: two sources write as if they were one.
+    #[error("{name} is there already with other content ({what}); nothing was replaced")]
+    Conflict {
+        /// Which.
+        name: ObjectName,
+        /// What differs.
+        what: String,
+    },
+    /// WAL that should be there is not.
+    #[error(transparent)]
+    Gap(#[from] crate::wal::Gap),
     /// A file beside us, not in the store.
     #[error("{path}", path = path.display())]
     File {

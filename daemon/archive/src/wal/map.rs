@@ -1,0 +1,192 @@
+//! What the archive has of a system's WAL: from a listing, and one label for each timeline.
+//!
+//! **Invariant:** nothing is said to be reached across a hole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use lifeboat_core::{Lsn, Moment, SystemIdentifier, Timeline};
+use lifeboat_engine::ports::ObjectName;
+
+use super::fetch::branches_of;
+use super::history::Branch;
+use super::names::{Entry, SegmentSize, entry, system_folder};
+use super::objects::label_of;
+use super::ranges::{Gap, Stretch, extent, join};
+use crate::archive::Archive;
+use crate::trouble::Trouble;
+
+mod reach;
+
+pub use reach::{Base, Reach, ReachError, Stop, Target};
+
+/// What there is of a timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimelineMap {
+    /// Which.
+    pub timeline: Timeline,
+    /// Its ancestors, oldest first; none when its history is not in the archive, as for a first timeline.
+    pub history: Option<Vec<Branch>>,
+    /// What is there, in order.
+    pub stretches: Vec<Stretch>,
+    /// What was there once, or should be.
+    pub gaps: Vec<Gap>,
+    /// Holes before what was stored ahead of time and never called durable: a writer is at it, or died at it.
+    pub in_flight: Vec<Gap>,
+    /// The last byte without a hole before it that is no [`Self::gaps`], if there is anything.
+    pub newest: Option<Newest>,
+}
+
+/// The newest bytes of a timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Newest {
+    /// The first byte after them.
+    pub lsn: Lsn,
+    /// When they were received, on the receiver's clock.
+    pub received: Moment,
+    /// What the server's clock said then, as far as it is known.
+    pub sent: Option<Moment>,
+}
+
+/// What there is of a system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalMap {
+    /// Which.
+    pub system: SystemIdentifier,
+    /// How long its segments are; none when there are none.
+    pub segment_size: Option<SegmentSize>,
+    /// Its timelines.
+    pub timelines: BTreeMap<Timeline, TimelineMap>,
+}
+
+impl WalMap {
+    /// Everything that is missing and should not be.
+    pub fn gaps(&self) -> impl Iterator<Item = &Gap> {
+        self.timelines.values().flat_map(|timeline| &timeline.gaps)
+    }
+
+    /// The last timeline that anything is known of.
+    #[must_use]
+    pub fn newest_timeline(&self) -> Option<&TimelineMap> {
+        self.timelines.values().next_back()
+    }
+}
+
+/// Lists a system's WAL, and reads one label and the history of each timeline.
+///
+/// # Errors
+/// The archive cannot be read, or the newest object of a timeline or a history is damaged.
+pub async fn survey(archive: &Archive, system: SystemIdentifier) -> Result<WalMap, Trouble> {
+    let listed = list(archive, system).await?;
+    let mut map = WalMap { system, segment_size: None, timelines: BTreeMap::new() };
+    let with_history: BTreeSet<Timeline> = listed.histories.into_iter().collect();
+    let timelines: BTreeSet<Timeline> = with_history.iter().chain(listed.objects.keys()).copied().collect();
+    for timeline in timelines {
+        let history = match with_history.contains(&timeline) {
+            true => branches_of(archive, system, timeline).await?,
+            false => None,
+        };
+        let mut found = TimelineMap {
+            timeline,
+            history,
+            stretches: Vec::new(),
+            gaps: Vec::new(),
+            in_flight: Vec::new(),
+            newest: None,
+        };
+        if let Some(objects) = listed.objects.get(&timeline) {
+            let parent = found.history.as_ref().and_then(|branches| branches.last()).copied();
+            let parent = parent.and_then(|branch| Some((branch, map.timelines.get(&branch.parent)?)));
+            let ends = parent.and_then(|(branch, parent)| Some((branch.at, parent.stretches.last()?.to)));
+            let size = found.read(archive, system, objects, ends).await?;
+            map.segment_size = Some(size);
+        }
+        map.timelines.insert(timeline, found);
+    }
+    Ok(map)
+}
+
+struct Objects {
+    entries: Vec<Entry>,
+    last: (ObjectName, u64),
+}
+
+#[derive(Default)]
+struct Listing {
+    histories: Vec<Timeline>,
+    objects: BTreeMap<Timeline, Objects>,
+}
+
+async fn list(archive: &Archive, system: SystemIdentifier) -> Result<Listing, Trouble> {
+    let under = system_folder(system);
+    let (mut found, mut after) = (Listing::default(), None::<ObjectName>);
+    loop {
+        let page = archive.store().list(&under, after.as_ref()).await?;
+        let Some(end) = page.last() else { return Ok(found) };
+        after = Some(end.name.clone());
+        for listed in page {
+            let last = (listed.name, listed.size);
+            match entry(&last.0) {
+                Some(Entry::History(timeline)) => found.histories.push(timeline),
+                Some(entry @ (Entry::Segment(segment) | Entry::Piece { segment, .. })) => {
+                    let objects = found
+                        .objects
+                        .entry(segment.timeline())
+                        .or_insert_with(|| Objects { entries: Vec::new(), last: last.clone() });
+                    objects.entries.push(entry);
+                    objects.last = last;
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+impl TimelineMap {
+    async fn read(
+        &mut self,
+        archive: &Archive,
+        system: SystemIdentifier,
+        objects: &Objects,
+        parent: Option<(Lsn, Lsn)>,
+    ) -> Result<SegmentSize, Trouble> {
+        let (name, length) = &objects.last;
+        let last = label_of(archive, name, Some(*length)).await?;
+        let size = SegmentSize::new(last.segment_size)
+            .ok_or_else(|| Trouble::damaged(name, format!("segments of {} bytes", last.segment_size)))?;
+        for entry in &objects.entries {
+            if let Some(found) = extent(entry, size) {
+                join(&mut self.stretches, found);
+            }
+        }
+        // Where it branched off it has to begin, unless what is before that is gone as well: expired.
+        let begins = parent.filter(|(at, parent_ends)| *parent_ends >= size.floor(*at)).map(|(at, _)| at);
+        let before = begins.map(|at| Stretch { from: at, to: at });
+        let mut ends = before.into_iter().chain(self.stretches.iter().copied());
+        let mut end = ends.next().map_or_else(Lsn::default, |first| first.to);
+        for next in ends {
+            if next.from > end {
+                let gap = Gap::new(self.timeline, end, next.from, size);
+                if last.held > gap.from { &mut self.gaps } else { &mut self.in_flight }.push(gap);
+            }
+            end = end.max(next.to);
+        }
+        let reached = match self.in_flight.first() {
+            Some(hole) => hole.from,
+            None => end,
+        };
+        let label = if reached == last.end {
+            Some(last)
+        } else {
+            reach::label_before(archive, system, self.timeline, reached, size).await?
+        };
+        self.newest = label.map(|label| Newest { lsn: reached, received: label.received, sent: label.sent });
+        Ok(size)
+    }
+}
+
+impl fmt::Display for Newest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, received {}", self.lsn, self.received)
+    }
+}

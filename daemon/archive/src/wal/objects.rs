@@ -1,0 +1,250 @@
+//! Objects of WAL: what their labels say, how they are sealed on all cores, written once, and compared.
+//!
+//! **Invariant:** a label is believed only when a part of the object that is bound to it has opened.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lifeboat_core::{Lsn, Moment, SystemIdentifier, Timeline};
+use lifeboat_engine::clock::Clock;
+use lifeboat_engine::ports::{ObjectName, StoreError};
+use serde::{Deserialize, Serialize};
+
+use crate::archive::Archive;
+use crate::object::{Kind, Opener, Sealer, TAIL, Trailer};
+use crate::trouble::Trouble;
+
+/// How much of a segment is one frame: small enough that all cores have something to do.
+const FRAME: usize = 1 << 20;
+
+/// What is shorter is sealed where it is: it takes less time than to hand it over.
+const SHORT: usize = 64 * 1024;
+
+/// What an object of WAL says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalLabel {
+    /// Whose WAL it is.
+    pub system: SystemIdentifier,
+    /// Which timeline's.
+    pub timeline: Timeline,
+    /// How long the system's segments are.
+    pub segment_size: u64,
+    /// Its first byte.
+    pub start: Lsn,
+    /// The first one after it.
+    pub end: Lsn,
+    /// When its last byte was received, on the receiver's clock.
+    pub received: Moment,
+    /// What the server's clock said then, as far as the server told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Moment>,
+    /// When this was made, all before that was durable: a hole before it is a loss, and no object that was in flight.
+    pub held: Lsn,
+    /// The BLAKE3 digest of the segment's bytes before this piece: a piece of other WAL does not fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+}
+
+/// An object ready to be written.
+pub(crate) struct Sealed {
+    pub(crate) object: Bytes,
+    /// Of what it opens to.
+    pub(crate) digest: String,
+}
+
+/// One short object.
+pub(crate) async fn seal_piece(
+    archive: &Archive,
+    name: &ObjectName,
+    kind: Kind,
+    label: WalLabel,
+    plain: Bytes,
+) -> Result<Sealed, Trouble> {
+    let (archive, name) = (archive.clone(), name.clone());
+    let length = plain.len();
+    let seal = move || {
+        let digest = blake3::hash(&plain).to_hex().to_string();
+        Ok(Sealed { object: archive.seal(&name, kind, &label, &plain)?, digest })
+    };
+    if length <= SHORT { seal() } else { joined(tokio::task::spawn_blocking(seal).await) }
+}
+
+/// One segment, on all cores.
+pub(crate) async fn seal_segment(
+    archive: &Archive,
+    name: &ObjectName,
+    label: WalLabel,
+    plain: Bytes,
+) -> Result<Sealed, Trouble> {
+    let (sealer, prologue) =
+        Sealer::begin(archive.keys().newest(), name, Kind::Segment, &label, archive.level())?;
+    let work = Arc::new((sealer, AtomicUsize::new(0), plain));
+    let count = work.2.len().div_ceil(FRAME);
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(count + 1);
+    let running: Vec<_> = (0..workers)
+        .map(|_| {
+            let work = Arc::clone(&work);
+            tokio::task::spawn_blocking(move || frames(&work.0, &work.1, &work.2))
+        })
+        .collect();
+    let (mut digest, mut frames) = (None, Vec::with_capacity(count));
+    for worker in running {
+        let done = joined(worker.await)?;
+        digest = digest.or(done.0);
+        frames.extend(done.1);
+    }
+    frames.sort_unstable_by_key(|(place, _)| *place);
+    let digest = digest.ok_or_else(|| Trouble::Broken("a digest was not taken".to_owned()))?;
+    let trailer = Trailer {
+        frames: frames.iter().map(|(_, frame)| u32::try_from(frame.len()).unwrap_or(u32::MAX)).collect(),
+        plain: work.2.len() as u64,
+        digest: Some(digest.clone()),
+    };
+    let end = work.0.end(&trailer)?;
+    let length = prologue.len() + end.len() + frames.iter().map(|(_, frame)| frame.len()).sum::<usize>();
+    let mut object = Vec::with_capacity(length);
+    object.extend_from_slice(&prologue);
+    for (_, frame) in frames {
+        object.extend_from_slice(&frame);
+    }
+    object.extend_from_slice(&end);
+    Ok(Sealed { object: object.into(), digest })
+}
+
+type Frames = (Option<String>, Vec<(u32, Vec<u8>)>);
+
+/// Takes what is to be done next until all is done: the digest first, then frame by frame.
+fn frames(sealer: &Sealer, next: &AtomicUsize, plain: &Bytes) -> Result<Frames, Trouble> {
+    let (mut digest, mut done) = (None, Vec::new());
+    loop {
+        let place = match next.fetch_add(1, Ordering::Relaxed).checked_sub(1) {
+            None => {
+                digest = Some(blake3::hash(plain).to_hex().to_string());
+                continue;
+            }
+            Some(place) => place,
+        };
+        let Some(part) = plain.chunks(FRAME).nth(place) else { return Ok((digest, done)) };
+        let (mut out, place) = (Vec::new(), u32::try_from(place).unwrap_or(u32::MAX));
+        sealer.frame(place, part, &mut out)?;
+        // What was reserved for the worst case is given back: it waits until the object is written.
+        out.shrink_to_fit();
+        done.push((place, out));
+    }
+}
+
+pub(crate) fn joined<T>(end: Result<Result<T, Trouble>, tokio::task::JoinError>) -> Result<T, Trouble> {
+    end.unwrap_or_else(|error| Err(Trouble::Broken(format!("a task ended by itself: {error}"))))
+}
+
+/// How long it is tried again what may come out well.
+pub(crate) struct Patience {
+    clock: Clock,
+    until: Moment,
+    wait: Duration,
+}
+
+impl Patience {
+    const FIRST: Duration = Duration::from_millis(20);
+    const LONGEST: Duration = Duration::from_secs(5);
+
+    pub(crate) fn new(clock: Clock, length: Duration) -> Self {
+        Self { clock, until: clock.now() + length, wait: Self::FIRST }
+    }
+
+    /// Waits, and says whether to try again.
+    pub(crate) async fn again(&mut self, error: &StoreError) -> bool {
+        // A full store is waited for like one that cannot be reached: somebody may make room.
+        let now = self.clock.now();
+        if !(error.passing() || matches!(error, StoreError::Full(_))) || now >= self.until {
+            return false;
+        }
+        self.clock.sleep_until((now + self.wait).min(self.until)).await;
+        self.wait = (self.wait * 2).min(Self::LONGEST);
+        true
+    }
+
+    /// The same for what did not come out well for any reason.
+    pub(crate) async fn once_more(&mut self, trouble: &Trouble) -> bool {
+        match trouble {
+            Trouble::Store(error) => self.again(error).await,
+            _ => false,
+        }
+    }
+}
+
+/// Writes it, or finds it there with the same content; says what goes wrong on the way to `notice`.
+pub(crate) async fn put_once(
+    archive: &Archive,
+    name: &ObjectName,
+    kind: Kind,
+    sealed: Sealed,
+    mut patience: Patience,
+    notice: impl Fn(Option<&StoreError>),
+) -> Result<(), Trouble> {
+    loop {
+        let error = match archive.store().put(name, sealed.object.clone()).await {
+            Ok(()) => break,
+            Err(StoreError::Exists(_)) => match digest_of(archive, name, kind).await {
+                Ok(digest) if digest == sealed.digest => break,
+                Ok(digest) => return Err(conflict(name, &digest, &sealed.digest)),
+                Err(Trouble::Store(error)) => error,
+                Err(trouble) => return Err(trouble),
+            },
+            Err(error) => error,
+        };
+        notice(Some(&error));
+        if !patience.again(&error).await {
+            return Err(error.into());
+        }
+    }
+    notice(None);
+    Ok(())
+}
+
+fn conflict(name: &ObjectName, there: &str, ours: &str) -> Trouble {
+    let short = |digest: &str| digest.get(..16).unwrap_or(digest).to_owned();
+    Trouble::Conflict {
+        name: name.clone(),
+        what: format!("BLAKE3 {}…, and here {}…", short(there), short(ours)),
+    }
+}
+
+/// The digest of what an object opens to, without opening all of it.
+async fn digest_of(archive: &Archive, name: &ObjectName, kind: Kind) -> Result<String, Trouble> {
+    let (opener, trailer) = ends(archive, name, None).await?;
+    if opener.kind() != kind {
+        return Err(Trouble::damaged(name, "it is of another kind"));
+    }
+    trailer.digest.ok_or_else(|| Trouble::damaged(name, "it has no digest"))
+}
+
+/// The label of an object, proven by its trailer.
+pub(crate) async fn label_of(
+    archive: &Archive,
+    name: &ObjectName,
+    size: Option<u64>,
+) -> Result<WalLabel, Trouble> {
+    ends(archive, name, size).await?.0.label()
+}
+
+/// The beginning and the end of an object.
+async fn ends(archive: &Archive, name: &ObjectName, size: Option<u64>) -> Result<(Opener, Trailer), Trouble> {
+    let store = archive.store();
+    let size = match size {
+        Some(size) => size,
+        None => store.size(name).await?.ok_or_else(|| StoreError::Missing(name.clone()))?,
+    };
+    let head = store.get(name, 0..(Opener::PROLOGUE as u64).max(TAIL)).await?;
+    let opener = Opener::begin(archive.keys(), name, &head)?;
+    let tail = if size <= head.len() as u64 {
+        head
+    } else {
+        store.get(name, size.saturating_sub(TAIL)..size).await?
+    };
+    let (trailer, _) = opener.end(&tail)?;
+    Ok((opener, trailer))
+}

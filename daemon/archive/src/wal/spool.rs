@@ -1,0 +1,128 @@
+//! Segments fetched before they are asked for.
+//!
+//! `restore_command` is a process for each segment, and replay waits for it. So a process of its own fetches the next ones
+//! into a folder beside, and the command only has to rename.
+//!
+//! **Invariant:** a file in the spool is whole, and of a segment that can no longer change.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use lifeboat_core::SystemIdentifier;
+use rustix::fs::{FlockOperation, flock};
+
+use super::names::SegmentName;
+use crate::archive::Archive;
+use crate::trouble::Trouble;
+
+/// A folder for the segments that will be asked for next.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    folder: PathBuf,
+    ahead: usize,
+}
+
+impl Spool {
+    /// In a folder of its own below `parent`, for one archive and system; best on the file system of the data folder, so
+    /// that a file is renamed and not copied. At most `ahead` segments are in it.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn open(
+        parent: &Path,
+        archive: &Archive,
+        system: SystemIdentifier,
+        ahead: usize,
+    ) -> Result<Self, Trouble> {
+        let folder = parent.join(format!("lifeboat-{}-{:016x}", archive.id(), system.get()));
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.map_err(|source| Trouble::file(&folder, source))?;
+        Ok(Self { folder, ahead })
+    }
+
+    /// How many segments are fetched ahead.
+    #[must_use]
+    pub fn ahead(&self) -> usize {
+        self.ahead
+    }
+
+    pub(crate) fn path(&self, segment: SegmentName) -> PathBuf {
+        self.folder.join(segment.to_string())
+    }
+
+    pub(crate) fn has(&self, segment: SegmentName) -> bool {
+        self.path(segment).exists()
+    }
+
+    /// Moves it to `target`, if it is here.
+    pub(crate) fn take(&self, segment: SegmentName, target: &Path) -> Result<bool, Trouble> {
+        let path = self.path(segment);
+        let failed = |source| Trouble::file(target, source);
+        match std::fs::rename(&path, target) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound && !path.exists() => Ok(false),
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                let plain = std::fs::read(&path).map_err(failed)?;
+                write(target, &plain, plain.len()).map_err(failed)?;
+                std::fs::remove_file(&path).map_err(failed)?;
+                Ok(true)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Whether so few are left that it is time to fetch more ([`super::get_ahead`], best in a process of its own).
+    #[must_use]
+    pub fn hungry(&self) -> bool {
+        self.segments().len() <= self.ahead / 2
+    }
+
+    /// What is here, in order.
+    pub(crate) fn segments(&self) -> Vec<SegmentName> {
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return Vec::new() };
+        let name = |entry: io::Result<std::fs::DirEntry>| {
+            entry.ok().and_then(|entry| SegmentName::parse(entry.file_name().to_str()?))
+        };
+        let mut found: Vec<_> = entries.filter_map(name).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Removes what will not be asked for any more.
+    pub(crate) fn forget(&self, segment: SegmentName) {
+        let _ = std::fs::remove_file(self.path(segment));
+    }
+
+    /// For one process at a time; none when another one is at it.
+    pub(crate) fn lock(&self) -> Result<Option<File>, Trouble> {
+        let path = self.folder.join("lock");
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(|source| Trouble::file(&path, source))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(Trouble::file(&path, errno.into())),
+        }
+    }
+}
+
+/// A new file of that length, zeros after `plain`, that is there whole or not at all.
+pub(crate) fn write(target: &Path, plain: &[u8], length: usize) -> io::Result<()> {
+    use std::io::Write as _;
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = target.with_file_name(name);
+    let written = (|| {
+        let mut file = File::create(&new)?;
+        file.write_all(plain)?;
+        file.set_len(length as u64)?;
+        file.sync_data()?;
+        std::fs::rename(&new, target)
+    })();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    written
+}
