@@ -126,8 +126,14 @@ impl Replication {
         if self.identity.server_version_num < READS_SLOTS {
             return slot::look(&self.endpoint, name).await;
         }
-        let rows = self.wire.ask("a look at the slot", &format!("READ_REPLICATION_SLOT {name}")).await?;
-        slot::read(name, rows.first())
+        match self.wire.ask("a look at the slot", &format!("READ_REPLICATION_SLOT {name}")).await {
+            Ok(rows) => slot::read(name, rows.first()),
+            // "feature_not_supported": the command is for physical slots.
+            Err(Error::Refused { said, .. }) if said.is("0A000") => {
+                Err(Error::SlotLogical { slot: name.to_owned() })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a physical slot that keeps the log from now on. A temporary one ends with this connection, or with the base

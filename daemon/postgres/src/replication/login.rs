@@ -83,7 +83,9 @@ async fn authenticate(wire: &mut Wire, user: &str, password: Option<&[u8]>) -> R
         }
         Message::AuthenticationSasl(body) => scram(wire, &body, password.ok_or_else(needed)?).await?,
         _ => {
-            return Err(Error::Local("the server asks for a way to log in that is not known here".to_owned()));
+            return Err(Error::Local(
+                "the server asks for a way to log in that is not known here".to_owned(),
+            ));
         }
     }
     match answer(wire).await? {

@@ -87,6 +87,8 @@ pub struct WalStream {
     /// Of the message whose log is given out: the server's end, and its time.
     head: (Lsn, Moment),
     reported: Report,
+    /// What came before it was asked for: the end of a timeline that has no log after where it was begun.
+    came: Option<Wal>,
     /// A sign of life was asked for, and did not come yet.
     asked: bool,
 }
@@ -110,11 +112,12 @@ impl WalStream {
             phase: Phase::Asked,
             head: (zero, Moment::default()),
             reported: Report { written: zero, flushed: zero, applied: zero },
+            came: None,
             asked: false,
         };
         stream.ask()?;
         while matches!(stream.phase, Phase::Asked | Phase::Ending(_)) {
-            stream.message().await?;
+            stream.came = stream.message().await?;
         }
         Ok(stream)
     }
@@ -135,6 +138,9 @@ impl WalStream {
     /// Whatever ends the stream; what was given out before is good. A server that shuts down in order waits until
     /// all it sent is reported as flushed, then ends with [`Error::ShutDown`].
     pub async fn next(&mut self) -> Result<Wal, Error> {
+        if let Some(came) = self.came.take() {
+            return Ok(came);
+        }
         loop {
             if let Phase::Switched(timeline, at) = self.phase {
                 self.follow(timeline, at)?;

@@ -254,14 +254,29 @@ impl Cluster {
         give_away(&path);
     }
 
-    /// Ends every process of it, as losing the machine would.
-    pub(crate) fn kill(&mut self) {
+    fn signal(&self, signal: &str) {
         let postmaster = self.child.id();
         let children =
             fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
         let all = children.split_whitespace().map(str::to_owned).chain([postmaster.to_string()]);
-        Command::new("kill").arg("-KILL").args(all).stderr(Stdio::null()).status().unwrap();
+        // A child may end between the listing and the signal, which is no error.
+        Command::new("kill").arg(signal).args(all).stderr(Stdio::null()).status().unwrap();
+    }
+
+    /// Ends every process of it, as losing the machine would.
+    pub(crate) fn kill(&mut self) {
+        self.signal("-KILL");
         self.child.wait().unwrap();
+    }
+
+    /// Stops every process of it in its tracks: connected, and silent.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets them go on.
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT");
     }
 
     /// Begins to shut it down in order, without waiting.
@@ -279,6 +294,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
+            self.thaw(); // A frozen server would not hear it.
             let _ = Command::new("kill").args(["-QUIT", &self.child.id().to_string()]).status();
             let begun = Instant::now();
             while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < Duration::from_secs(5) {

@@ -6,5 +6,7 @@
 
 mod backup;
 mod cluster;
+mod garbage;
+mod login;
 mod wal;
 mod written;
