@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::keys::{DataKey, KeyFile, KeyRing, Wrapped, random};
 use crate::object::{FORMAT, Kind, Opener, seal_whole};
+use crate::patience::Patience;
 use crate::trouble::Trouble;
 
 /// What is compressed how much: on PostgreSQL pages, 3 costs twice as much and stores 4 % less.
@@ -100,6 +101,7 @@ impl Archive {
         let none =
             || Trouble::Refused(format!("the archive at {} has no data key: keys/ is empty", store.place()));
         let keys = Arc::new(KeyRing::of(opened).ok_or_else(none)?);
+        let store: Arc<dyn Store> = Arc::new(Patience::new(store));
         Ok(Self { store, keys, id: head.id, level: LEVEL })
     }
 

@@ -5,11 +5,20 @@
 //! vendor's client is known here.
 
 mod archive;
+pub mod backup;
 pub mod folder;
 pub mod keys;
+pub mod manifest;
 pub mod object;
+mod pack;
+mod patience;
+pub mod restore;
+mod stream;
 mod trouble;
 pub mod wal;
 
 pub use archive::{Archive, LEVEL};
+pub use backup::{Backup, Ending, FileHeading, Summary};
+pub use manifest::{BackupId, Manifest, Point, PointLabel};
+pub use restore::Plan;
 pub use trouble::Trouble;

@@ -105,6 +105,7 @@ pub struct Trailer {
 thread_local! {
     static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    static OPENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Seals the frames of one new object. Frames may be sealed by several threads at once.
@@ -310,7 +311,21 @@ impl Opener {
         self.open(u64::from(place), stored)
     }
 
+    /// The same, into a buffer that is used again: what is in it is replaced.
+    ///
+    /// # Errors
+    /// It is not that frame, or was changed.
+    pub fn frame_into(&self, place: u32, stored: &[u8], out: &mut Vec<u8>) -> Result<(), Trouble> {
+        self.open_into(u64::from(place), stored, out)
+    }
+
     fn open(&self, place: u64, stored: &[u8]) -> Result<Vec<u8>, Trouble> {
+        let mut out = Vec::new();
+        self.open_into(place, stored, &mut out)?;
+        Ok(out)
+    }
+
+    fn open_into(&self, place: u64, stored: &[u8], out: &mut Vec<u8>) -> Result<(), Trouble> {
         let which = || if place == TRAILER { "its trailer".to_owned() } else { format!("frame {place}") };
         let wrong = |why: &str| Trouble::damaged(&self.name, format!("{} {why}", which()));
         let (head, sealed) = stored.split_first_chunk::<FRAME_HEAD>().ok_or_else(|| wrong("is cut off"))?;
@@ -319,13 +334,22 @@ impl Opener {
         if length != sealed.len() || length > LONGEST_SEALED || plain > LONGEST_FRAME {
             return Err(wrong("does not have the length it says"));
         }
-        let mut sealed = sealed.to_vec();
         let aad = Aad::from(bound_to(&self.bound, word_));
-        let opened = self.cipher.open_in_place(nonce(place), aad, &mut sealed);
-        let opened = opened.map_err(|_| wrong("does not open: it was changed, or is another one"))?.len();
-        sealed.truncate(opened);
-        let out = if word_ & PLAIN == 0 { decompress(&sealed, plain) } else { Some(sealed) };
-        out.filter(|out| out.len() == plain).ok_or_else(|| wrong("does not have the length it says"))
+        let unseal = |room: &mut Vec<u8>| -> Result<(), Trouble> {
+            room.clear();
+            room.extend_from_slice(sealed);
+            let opened = self.cipher.open_in_place(nonce(place), aad, room);
+            let opened = opened.map_err(|_| wrong("does not open: it was changed, or is another one"))?.len();
+            room.truncate(opened);
+            Ok(())
+        };
+        let whole = if word_ & PLAIN == 0 {
+            OPENED.with_borrow_mut(|room| unseal(room).map(|()| decompress(room, plain, out)))?
+        } else {
+            unseal(out)?;
+            out.len() == plain
+        };
+        if whole { Ok(()) } else { Err(wrong("does not have the length it says")) }
     }
 
     /// The trailer, from the last bytes of the object, and where it begins, counted from the end.
@@ -388,12 +412,16 @@ fn word(bytes: &[u8]) -> u32 {
     bytes.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
-fn decompress(packed: &[u8], plain: usize) -> Option<Vec<u8>> {
+/// Whether it opens to exactly `plain` bytes, which are in `out` then.
+fn decompress(packed: &[u8], plain: usize, out: &mut Vec<u8>) -> bool {
     DECOMPRESSOR.with_borrow_mut(|kept| {
         if kept.is_none() {
             *kept = Decompressor::new().ok();
         }
-        kept.as_mut()?.decompress(packed, plain).ok()
+        out.clear();
+        out.reserve_exact(plain);
+        let opened = kept.as_mut().and_then(|kept| kept.decompress_to_buffer(packed, out).ok());
+        opened == Some(plain)
     })
 }
 

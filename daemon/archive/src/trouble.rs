@@ -68,6 +68,14 @@ pub enum Trouble {
         #[source]
         source: std::io::Error,
     },
+    /// A file came out of the archive, and is not the one that went in.
+    #[error("{path} of the backup {backup} does not have the digest that it had")]
+    Untrue {
+        /// Which file.
+        path: String,
+        /// Of which backup.
+        backup: String,
+    },
     /// It was refused before anything was done.
     #[error("{0}")]
     Refused(String),
