@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the servers and tools that the lab and the tests run, from Debian's or Ubuntu's own packages.
+# Installs the servers and tools that the lab and the tests run, from Debian's or Ubuntu's own packages; moto, which is S3
+# to the tests, comes from PyPI into a folder of its own in the user's cache.
 # Usage: tests/install.sh demo|test|bench     Repeating it does nothing.
 set -euo pipefail
 
@@ -7,7 +8,7 @@ say() { printf '%s\n' "$*" >&2; }
 
 case "${1:-}" in
     demo) wanted=(gcc libc6-dev postgresql protobuf-compiler libprotobuf-dev etcd-server etcd-client) ;;
-    test) wanted=(gcc libc6-dev postgresql protobuf-compiler libprotobuf-dev etcd-server etcd-client openssl faketime bind9 bind9-dnsutils knot pdns-server pdns-backend-sqlite3 sqlite3 unbound patch xz-utils) ;;
+    test) wanted=(gcc libc6-dev postgresql protobuf-compiler libprotobuf-dev etcd-server etcd-client openssl faketime bind9 bind9-dnsutils knot pdns-server pdns-backend-sqlite3 sqlite3 unbound patch xz-utils python3-venv) ;;
     bench) wanted=(gcc libc6-dev postgresql protobuf-compiler libprotobuf-dev etcd-server etcd-client bind9 knot pdns-server pdns-backend-sqlite3 sqlite3 prometheus-blackbox-exporter) ;;
     *) say "usage: tests/install.sh demo|test|bench"; exit 2 ;;
 esac
@@ -27,7 +28,25 @@ if ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
     missing=("${missing[@]/#postgresql/}")
 fi
 mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sed '/^$/d')
-[ "${#missing[@]}" -eq 0 ] && exit 0
+
+# The version is in the folder's name: another one is another folder.
+moto() {
+    local list folder
+    list=$(dirname "$0")/moto.txt
+    folder=${XDG_CACHE_HOME:-$HOME/.cache}/lifeboat/moto-$(sed -n 's/^moto==//p' "$list")
+    [ -e "$folder/complete" ] && return
+    say "installing moto into $folder"
+    rm -rf "$folder"
+    mkdir -p "$(dirname "$folder")"
+    /usr/bin/python3 -m venv "$folder"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: --no-deps -r "$list"
+    touch "$folder/complete"
+}
+
+if [ "${#missing[@]}" -eq 0 ]; then
+    [ "$1" = test ] && moto
+    exit 0
+fi
 
 if ! command -v apt-get >/dev/null; then
     say "error: these are needed and this is neither Debian nor Ubuntu: ${missing[*]}"
@@ -49,3 +68,5 @@ fi
 say "installing with ${as_root[*]:-root}: ${missing[*]}"
 "${as_root[@]}" apt-get update -q >/dev/null
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
+[ "$1" = test ] && moto
+exit 0
