@@ -144,7 +144,6 @@ impl World {
     /// An agent starts: its guardian is made from its copy of the record, its clock is read from the wall.
     pub(crate) fn start(&mut self, a: usize) {
         let (now, fresh, lease) = (self.now, self.agents[a].life == 0, self.setting.lease());
-        let policy = self.setting.policy(Site::ALL[a]);
         let agent = &mut self.agents[a];
         let newest = agent.copy.last().map_or(0, |stamped| stamped.at.millis());
         agent.base = (now, (EPOCH + now).saturating_add_signed(agent.skew).max(newest));
@@ -152,6 +151,7 @@ impl World {
         agent.up = true;
         agent.life += 1;
         if !fresh {
+            let policy = self.setting.policy(Site::ALL[a]);
             let records = agent.copy.iter().map(Rc::as_ref);
             agent.guardian = Guardian::restore(policy, runbooks(), "simulated", records);
             agent.guardian.stand_by();
@@ -276,13 +276,10 @@ impl World {
         if known == self.coordinator.log.len() {
             return;
         }
-        let moment = self.moment(a);
-        for place in known..self.coordinator.log.len() {
-            let stamped = Rc::clone(&self.coordinator.log[place]);
-            let event = Event::Recorded(Stamped::clone(&stamped));
-            self.agents[a].copy.push(stamped);
-            let decision = self.agents[a].guardian.decide(moment, event);
-            self.stood_by(a, &decision);
+        let agent = &mut self.agents[a];
+        for stamped in &self.coordinator.log[known..] {
+            agent.guardian.follow(stamped);
+            agent.copy.push(Rc::clone(stamped));
         }
         self.take_beliefs(a);
     }
@@ -363,7 +360,7 @@ impl World {
             return self.stood_by(a, &decision);
         }
         let Decision { records, commands, notices, answer, .. } = decision;
-        if let Some(lifeboat_core::Answer::Refused { reason }) = &answer {
+        if let Some(lifeboat_core::Answer::Refused { reason }) = answer.as_deref() {
             self.trace.note(self.now, format_args!("refused: {reason}"));
         }
         self.told(&notices);
@@ -524,7 +521,7 @@ impl World {
 
     fn take_beliefs(&mut self, a: usize) {
         let agent = &mut self.agents[a];
-        if let Some((region, epoch)) = agent.guardian.beliefs().get(&NAMES.workload) {
+        if let Some((region, epoch)) = agent.guardian.belief(&NAMES.workload) {
             agent.believes = (super::setting::region(region).unwrap_or_default(), epoch.get());
         }
     }

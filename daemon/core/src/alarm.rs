@@ -8,6 +8,7 @@ use lifeboat_runbooks::Kind;
 use crate::condition::Gate;
 use crate::decision::Severity;
 use crate::guardian::Deciding;
+use crate::health::Judgement;
 use crate::names::RegionName;
 use crate::reason::Reason;
 use crate::record::Record;
@@ -35,38 +36,41 @@ pub(crate) struct Told {
 impl Deciding<'_> {
     /// Records each region that looks different than it was last recorded.
     pub(crate) fn note_verdicts(&mut self, started: Option<Moment>) {
-        let regions: Vec<RegionName> = self.workload.policy.regions().cloned().collect();
         let freshness = self.workload.policy.failover.freshness;
         let young = started.is_none_or(|at| self.now.since(at) < freshness);
-        for region in regions {
+        for place in 0..self.workload.policy.regions().count() {
+            let Some(region) = self.workload.policy.regions().nth(place) else { break };
             // Just after the start nothing has been seen yet, and that is no reason to doubt.
-            if young && !self.workload.survey.complete(&self.workload.policy, self.agent, &region) {
+            if young && !self.workload.survey.complete(&self.workload.policy, self.agent, region) {
                 continue;
             }
-            let judged = self.gates().judged(&region);
-            let known = self.workload.ledger.verdicts.get(&region).copied();
-            let primary = region == self.workload.ledger.primary;
-            // That the region which a run leaves is lost has been told when the run began.
-            let left = self.workload.ledger.phase.run().is_some_and(|run| run.plan.from == region);
-            if known != Some(judged.verdict) {
-                let (workload, reason) = (self.name(), judged.reason.clone());
-                self.write(Record::VerdictChanged {
-                    workload,
-                    region: region.clone(),
-                    verdict: judged.verdict,
-                    reason,
-                });
-                if !self.expected(&region) && (primary || !left) {
-                    self.tell_verdict(primary, known, judged.verdict, &judged.reason);
-                }
+            // Put into words only where that is news.
+            let verdict = self.gates().verdict(region);
+            let primary = *region == self.workload.ledger.primary;
+            if self.workload.ledger.verdicts.get(region) != Some(&verdict) {
+                self.note_verdict(region.clone());
             }
             if primary {
-                self.note_doubt(judged.verdict, judged.reason);
+                self.note_doubt(verdict);
             }
         }
         self.note_second_primary();
         if !young {
             self.note_blindness();
+        }
+    }
+
+    fn note_verdict(&mut self, region: RegionName) {
+        let Judgement { verdict, reason, .. } = self.gates().judged(&region);
+        let known = self.workload.ledger.verdicts.get(&region).copied();
+        let primary = region == self.workload.ledger.primary;
+        // That the region which a run leaves is lost has been told when the run began.
+        let left = self.workload.ledger.phase.run().is_some_and(|run| run.plan.from == region);
+        let expected = self.expected(&region);
+        let workload = self.name();
+        self.write(Record::VerdictChanged { workload, region, verdict, reason: reason.clone() });
+        if !expected && (primary || !left) {
+            self.tell_verdict(primary, known, verdict, reason);
         }
     }
 
@@ -79,26 +83,29 @@ impl Deciding<'_> {
     /// Tells people once when this agent cannot prove its own connectivity: while it cannot, nothing is done
     /// by itself, and that should be known before the day it matters.
     fn note_blindness(&mut self) {
-        let blind = self.gates().own_connectivity().err();
-        let known = std::mem::replace(&mut self.workload.told.blind, blind.is_some());
-        if let Some(reason) = blind.filter(|_| !known) {
+        let blind = !self.gates().connected();
+        let known = std::mem::replace(&mut self.workload.told.blind, blind);
+        if blind
+            && !known
+            && let Err(reason) = self.gates().own_connectivity()
+        {
             self.tell(Severity::Warning, reason);
         }
     }
 
-    fn tell_verdict(&mut self, primary: bool, before: Option<Verdict>, verdict: Verdict, reason: &Reason) {
+    fn tell_verdict(&mut self, primary: bool, before: Option<Verdict>, verdict: Verdict, reason: Reason) {
         match (primary, verdict) {
-            (true, Verdict::Lost) => self.tell(Severity::Critical, reason.clone()),
-            (false, Verdict::Lost) => self.tell(Severity::Warning, reason.clone()),
+            (true, Verdict::Lost) => self.tell(Severity::Critical, reason),
+            (false, Verdict::Lost) => self.tell(Severity::Warning, reason),
             (true, Verdict::Healthy) if before == Some(Verdict::Lost) || self.workload.told.doubt => {
-                self.tell(Severity::Info, reason.clone());
+                self.tell(Severity::Info, reason);
             }
             _ => {}
         }
     }
 
     /// Tells people once of a primary that stays doubtful.
-    fn note_doubt(&mut self, verdict: Verdict, reason: Reason) {
+    fn note_doubt(&mut self, verdict: Verdict) {
         let (now, told) = (self.now, &mut self.workload.told);
         if !troubled(verdict) {
             *told = Told {
@@ -116,7 +123,8 @@ impl Deciding<'_> {
         }
         if now >= due {
             told.doubt = true;
-            self.tell(Severity::Warning, reason);
+            let judged = self.gates().judged(&self.workload.ledger.primary);
+            self.tell(Severity::Warning, judged.reason);
         } else {
             self.decision.wake_at(due);
         }
@@ -125,6 +133,9 @@ impl Deciding<'_> {
     fn note_second_primary(&mut self) {
         let w = &self.workload;
         let open = w.ledger.phase.run().is_some();
+        if w.told.second_primary.is_none() && open {
+            return;
+        }
         let second = w.survey.second_primary(&w.policy, &w.ledger.primary, self.now).filter(|_| !open);
         if second != self.workload.told.second_primary {
             self.workload.told.second_primary.clone_from(&second);

@@ -110,10 +110,19 @@ impl Council {
     ) -> Option<Heard<'_>> {
         let said = self.said.get(vantage).filter(|said| !said.silent)?;
         let seen = said.testimony.regions.get(workload)?.get(region)?;
-        let sent =
-            said.testimony.echo.and_then(|echo| self.beats.iter().rev().find(|(beat, _)| *beat == echo));
-        let age = sent.zip(seen.age).map(|((_, at), looked)| now.since(*at) + looked);
-        Some(Heard { seen, age })
+        Some(Heard { seen, age: self.age_of(said, seen, now) })
+    }
+
+    fn age_of(&self, said: &Said, seen: &Seen, now: Moment) -> Option<Duration> {
+        self.sent(said).zip(seen.age).map(|(at, looked)| now.since(at) + looked)
+    }
+
+    /// When the beat was sent that it echoes.
+    fn sent(&self, said: &Said) -> Option<Moment> {
+        let echo = said.testimony.echo?;
+        // They rise: what is not found before an older one is not there.
+        let found = self.beats.iter().rev().find(|(beat, _)| *beat <= echo);
+        found.filter(|(beat, _)| *beat == echo).map(|(_, at)| *at)
     }
 
     /// Whether a vantage says that it is well connected.
@@ -128,20 +137,23 @@ impl Council {
 
     /// How old it is at most, by our own clock.
     pub(crate) fn age(&self, vantage: &AgentName, now: Moment) -> Option<Duration> {
-        let echo = self.said.get(vantage)?.testimony.echo?;
-        self.beats.iter().rev().find(|(beat, _)| *beat == echo).map(|(_, at)| now.since(*at))
+        self.sent(self.said.get(vantage)?).map(|at| now.since(at))
     }
 
-    /// Whether a vantage calls a region lost; whether that counts is another question.
-    pub(crate) fn says_lost(
+    /// Whether a vantage sees a region as lost, as a vote: the same as [`Self::vote`], without words.
+    pub(crate) fn votes(
         &self,
         vantage: &AgentName,
         workload: &WorkloadName,
         region: &RegionName,
+        now: Moment,
+        freshness: Duration,
     ) -> bool {
-        let said = self.said.get(vantage).map(|said| &said.testimony);
-        let seen = said.and_then(|said| said.regions.get(workload)?.get(region));
-        seen.is_some_and(|seen| seen.verdict == Verdict::Lost)
+        let Some(said) = self.said.get(vantage).filter(|said| !said.silent) else { return false };
+        let seen = said.testimony.regions.get(workload).and_then(|regions| regions.get(region));
+        // Cheap first, and mostly not so.
+        let lost = seen.filter(|seen| seen.verdict == Verdict::Lost && seen.proven);
+        lost.is_some_and(|seen| self.age_of(said, seen, now).is_some_and(|age| age <= freshness))
     }
 
     /// Whether a vantage sees a region as lost, as a vote; else why it is none.

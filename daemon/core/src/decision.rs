@@ -25,7 +25,7 @@ pub struct Decision {
     /// To tell people, after that.
     pub notices: Vec<Notice>,
     /// The answer to the person who gave an order.
-    pub answer: Option<Answer>,
+    pub answer: Option<Box<Answer>>,
     /// When to be asked again at the latest, with a tick.
     pub wake: Option<Moment>,
 }

@@ -6,7 +6,7 @@ use crate::condition::{Condition, Gate};
 use crate::council::Council;
 use crate::guardian::{Standing, Workload};
 use crate::head::Guarded;
-use crate::health::Judgement;
+use crate::health::{Glance, Judgement, Trouble};
 use crate::names::{AgentName, RegionName};
 use crate::policy::ConnectivityPolicy;
 use crate::reason::Reason;
@@ -33,20 +33,30 @@ pub(crate) struct Gates<'a> {
     pub(crate) now: Moment,
 }
 
+/// Looks at one gate.
+type Look<'a> = fn(&Gates<'a>, &Judgement) -> Result<Reason, Reason>;
+
 impl Gates<'_> {
     /// All gates, in order.
     pub(crate) fn conditions(&self) -> Vec<Condition> {
-        self.looked_at().collect()
+        let judged = self.judged(&self.workload.ledger.primary);
+        let each = self.looks().map(|(gate, look)| match look(self, &judged) {
+            Ok(reason) => Condition { gate, holds: true, reason },
+            Err(reason) => Condition { gate, holds: false, reason },
+        });
+        each.collect()
     }
 
     /// The first gate that is shut; those behind it are not looked at.
     pub(crate) fn shut(&self) -> Option<Condition> {
-        self.looked_at().find(|condition| !condition.holds)
+        let judged = self.judged(&self.workload.ledger.primary);
+        self.looks().find_map(|(gate, look)| {
+            let reason = look(self, &judged).err()?;
+            Some(Condition { gate, holds: false, reason })
+        })
     }
 
-    fn looked_at(&self) -> impl Iterator<Item = Condition> {
-        type Look<'a> = fn(&Gates<'a>, &Judgement) -> Result<Reason, Reason>;
-        let judged = self.judged(&self.workload.ledger.primary);
+    fn looks(&self) -> impl Iterator<Item = (Gate, Look<'_>)> {
         let decides: Option<(Gate, Look<'_>)> =
             (!self.agents.is_empty()).then_some((Gate::Decides, |gates, _| gates.decides()));
         let looks: [(Gate, Look<'_>); 10] = [
@@ -61,25 +71,41 @@ impl Gates<'_> {
             (Gate::Budget, |gates, _| gates.budget()),
             (Gate::HoldOff, |gates, _| gates.hold_off()),
         ];
-        decides.into_iter().chain(looks).map(move |(gate, look)| match look(self, &judged) {
-            Ok(reason) => Condition { gate, holds: true, reason },
-            Err(reason) => Condition { gate, holds: false, reason },
-        })
+        decides.into_iter().chain(looks)
     }
 
     /// How a region is judged: by this agent when it is alone, else lost when a quorum says so, and only then.
     pub(crate) fn judged(&self, region: &RegionName) -> Judgement {
-        let own = self.judged_here(region);
-        // Without beats of its own an agent that stands by cannot date what the others say; it shows what it sees.
-        if self.agents.is_empty() || self.standing == Standing::By {
-            return own;
+        if self.judges_alone() {
+            return self.judged_here(region);
         }
-        match (own.verdict, self.quorum_of_agents(region, &own)) {
-            (Verdict::Lost, Ok(_)) => own,
+        let own = self.glance_here(region);
+        let quorum = self.quorum_of_agents(region, own);
+        match (own.verdict, quorum) {
+            (Verdict::Lost, Err(reason)) => {
+                Judgement { verdict: Verdict::Doubtful, reason, trouble: own.trouble }
+            }
+            (Verdict::Lost, Ok(_)) | (_, Err(_)) => self.judged_here(region),
             (_, Ok(reason)) => Judgement { verdict: Verdict::Lost, reason, trouble: None },
-            (Verdict::Lost, Err(reason)) => Judgement { verdict: Verdict::Doubtful, reason, ..own },
-            (_, Err(_)) => own,
         }
+    }
+
+    /// The same verdict, without words.
+    pub(crate) fn verdict(&self, region: &RegionName) -> Verdict {
+        let own = self.glance_here(region);
+        if self.judges_alone() {
+            return own.verdict;
+        }
+        match (own.verdict, self.quorate(region, own)) {
+            (_, true) => Verdict::Lost,
+            (Verdict::Lost, false) => Verdict::Doubtful,
+            (verdict, false) => verdict,
+        }
+    }
+
+    /// Without beats of its own an agent that stands by cannot date what the others say; it shows what it sees.
+    fn judges_alone(&self) -> bool {
+        self.agents.is_empty() || self.standing == Standing::By
     }
 
     /// What this vantage says of a region to the others.
@@ -88,9 +114,9 @@ impl Gates<'_> {
         let judged = self.judged_here(region);
         let trouble = judged.trouble.filter(|_| judged.verdict == Verdict::Lost);
         let freshness = w.policy.failover.freshness;
-        let proof = self.witnesses.proof(self.agent, self.connectivity, self.now, freshness, trouble);
+        let proven = self.witnesses.proves(self.agent, self.connectivity, self.now, freshness, trouble);
         let age = w.survey.oldest(&w.policy, self.agent, region, self.now);
-        Seen { verdict: judged.verdict, reason: judged.reason, proven: proof.is_ok(), age }
+        Seen { verdict: judged.verdict, reason: judged.reason, proven, age }
     }
 
     /// How this agent judges a region by what it sees itself.
@@ -108,7 +134,26 @@ impl Gates<'_> {
         }
     }
 
+    /// The same, without words.
+    fn glance_here(&self, region: &RegionName) -> Glance {
+        let (w, now) = (self.workload, self.now);
+        let glance = w.survey.glance(&w.policy, self.agent, region, &w.ledger.primary, now);
+        if *region == w.ledger.primary || glance.verdict != Verdict::Healthy {
+            return glance;
+        }
+        match w.survey.second_primary_at(&w.policy, &w.ledger.primary, now) {
+            Some((second, _)) if second == region => Glance { verdict: Verdict::Doubtful, trouble: None },
+            _ => glance,
+        }
+    }
+
     /// Whether this agent can prove its own connectivity, trouble or none.
+    pub(crate) fn connected(&self) -> bool {
+        let freshness = self.workload.policy.failover.freshness;
+        self.witnesses.proves(self.agent, self.connectivity, self.now, freshness, None)
+    }
+
+    /// The same, with the numbers.
     pub(crate) fn own_connectivity(&self) -> Result<Reason, Reason> {
         let freshness = self.workload.policy.failover.freshness;
         self.witnesses.proof(self.agent, self.connectivity, self.now, freshness, None)
@@ -116,8 +161,9 @@ impl Gates<'_> {
 
     /// How the old primary of a run looks: lost only while the quorum says so.
     pub(crate) fn confirmed(&self, region: &RegionName) -> Verdict {
-        match self.judged(region).verdict {
-            Verdict::Lost if self.quorum_about(region).is_err() => Verdict::Doubtful,
+        match self.verdict(region) {
+            // With others, it is lost only if the quorum says so.
+            Verdict::Lost if self.judges_alone() && self.quorum_about(region).is_err() => Verdict::Doubtful,
             verdict => verdict,
         }
     }
@@ -153,7 +199,7 @@ impl Gates<'_> {
 
     fn quorum_about(&self, region: &RegionName) -> Result<Reason, Reason> {
         if !self.agents.is_empty() {
-            return self.quorum_of_agents(region, &self.judged_here(region));
+            return self.quorum_of_agents(region, self.glance_here(region));
         }
         let (w, needed) = (self.workload, self.workload.policy.failover.quorum);
         let votes = w.survey.vantages().filter(|vantage| {
@@ -170,21 +216,9 @@ impl Gates<'_> {
 
     /// Whether enough of the agents, and enough of those outside the region, see it as lost and can prove that it is not
     /// their own network.
-    fn quorum_of_agents(&self, region: &RegionName, own: &Judgement) -> Result<Reason, Reason> {
+    fn quorum_of_agents(&self, region: &RegionName, own: Glance) -> Result<Reason, Reason> {
         let policy = &self.workload.policy.failover;
-        let voters = self.agents.iter().filter(|(vantage, _)| {
-            if *vantage == self.agent {
-                return own.verdict == Verdict::Lost && self.own_vote(own).is_ok();
-            }
-            // Looked at first, for it is cheap and mostly not so.
-            let lost = self.council.says_lost(vantage, &self.workload.policy.name, region);
-            lost && self.vote(vantage, region).is_ok()
-        });
-        let (mut lost, mut outside) = (0, 0);
-        for (_, place) in voters {
-            lost += 1;
-            outside += usize::from(place != region);
-        }
+        let (lost, outside) = self.count_votes(region, own);
         let (needed, region) = (policy.quorum, region.clone());
         if lost < needed || needed == 0 {
             return Err(Reason::Quorum { region, lost, needed });
@@ -193,6 +227,33 @@ impl Gates<'_> {
             return Err(Reason::QuorumOutside { region, outside, needed: policy.outside });
         }
         Ok(Reason::Quorum { region, lost, needed })
+    }
+
+    /// The same, without words.
+    fn quorate(&self, region: &RegionName, own: Glance) -> bool {
+        let policy = &self.workload.policy.failover;
+        let (lost, outside) = self.count_votes(region, own);
+        lost >= policy.quorum && policy.quorum > 0 && outside >= policy.outside
+    }
+
+    /// How many agents see the region as lost, as votes; and how many of them are outside it.
+    fn count_votes(&self, region: &RegionName, own: Glance) -> (usize, usize) {
+        let (workload, freshness) = (&self.workload.policy.name, self.workload.policy.failover.freshness);
+        let voters = self.agents.iter().filter(|(vantage, _)| {
+            if *vantage == self.agent {
+                return own.verdict == Verdict::Lost && self.looked_since(own.trouble) && {
+                    let (agent, policy) = (self.agent, self.connectivity);
+                    self.witnesses.proves(agent, policy, self.now, freshness, own.trouble)
+                };
+            }
+            self.council.votes(vantage, workload, region, self.now, freshness)
+        });
+        voters.fold((0, 0), |(lost, outside), (_, place)| (lost + 1, outside + usize::from(place != region)))
+    }
+
+    /// Whether it looked at the trouble after it last stood still: what was under way meanwhile failed for no other reason.
+    fn looked_since(&self, trouble: Option<Trouble>) -> bool {
+        trouble.is_none_or(|trouble| self.council.awake_since(trouble.confirmed))
     }
 
     /// Whether an agent's word that a region is lost counts; else why it does not.
@@ -208,8 +269,7 @@ impl Gates<'_> {
         if judged.verdict != Verdict::Lost {
             return Err(judged.reason.clone());
         }
-        // What was under way while this agent stood still failed for no other reason, or was true before.
-        if judged.trouble.is_some_and(|trouble| !self.council.awake_since(trouble.confirmed)) {
+        if !self.looked_since(judged.trouble) {
             return Err(Reason::VantageUnproven { vantage: self.agent.clone() });
         }
         let freshness = self.workload.policy.failover.freshness;
@@ -304,7 +364,7 @@ impl Gates<'_> {
         };
         let region = w.ledger.left.iter().filter(|region| **region != w.ledger.primary).find(stopped)?;
         let wanted = w.policy.failover.rejoin && !w.ledger.kept_out.contains(region);
-        let primary = wanted && self.judged(&w.ledger.primary).verdict == Verdict::Healthy;
+        let primary = wanted && self.verdict(&w.ledger.primary) == Verdict::Healthy;
         let ready = primary && self.not_paused().is_ok() && self.rejoin_hold_off();
         let because = Box::new(Reason::StoppedBySentry { region: region.clone() });
         ready.then(|| (region.clone(), Reason::Returned { region: region.clone(), because }))
@@ -322,7 +382,7 @@ impl Gates<'_> {
                 there.timeline < here.timeline && there.system == here.system
             })
         });
-        let primary = self.judged(&w.ledger.primary).verdict == Verdict::Healthy;
+        let primary = self.verdict(&w.ledger.primary) == Verdict::Healthy;
         let wanted = w.policy.failover.rejoin && !w.ledger.kept_out.contains(&region);
         let ready = older && primary && wanted && self.not_paused().is_ok() && self.rejoin_hold_off();
         ready.then(|| (region.clone(), Reason::Returned { region, because: Box::new(second) }))

@@ -7,6 +7,7 @@ mod by_hand;
 mod standing;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,7 +144,7 @@ impl Guardian {
                 Decision::default()
             }
             Event::Recorded(stamped) => {
-                self.take_in(&stamped);
+                self.follow(&stamped);
                 Decision::default()
             }
             Event::Written(stamped) => {
@@ -196,10 +197,12 @@ impl Guardian {
     }
 
     fn every(&mut self, now: Moment, happening: Happening) -> Decision {
-        let names: Vec<WorkloadName> = self.workloads.keys().cloned().collect();
         let mut decision = Decision::default();
-        for name in names {
+        let mut next = self.workloads.keys().next().cloned();
+        while let Some(name) = next {
             decision.join(self.assess(now, &name, happening));
+            let after = (Bound::Excluded(&name), Bound::Unbounded);
+            next = self.workloads.range(after).next().map(|(name, _)| name.clone());
         }
         decision
     }
@@ -253,7 +256,9 @@ impl Guardian {
         };
         match found {
             Ok(name) => self.with(now, &name, |deciding| deciding.obey(order)),
-            Err(reason) => Decision { answer: Some(Answer::Refused { reason }), ..Decision::default() },
+            Err(reason) => {
+                Decision { answer: Some(Box::new(Answer::Refused { reason })), ..Decision::default() }
+            }
         }
     }
 
@@ -316,6 +321,11 @@ impl Guardian {
         let mut all: Vec<Reason> = each.collect();
         all.dedup();
         all
+    }
+
+    /// Where a workload lives, and under which epoch.
+    pub fn belief(&self, workload: &WorkloadName) -> Option<(&RegionName, Epoch)> {
+        self.workloads.get(workload).map(|w| (&w.ledger.primary, w.ledger.epoch))
     }
 
     /// Where each workload lives, and under which epoch.
@@ -398,10 +408,10 @@ impl Workload {
     /// What was seen, when it was another cluster that answered in the primary's place: no sign of its health.
     fn stranger(&self, sighting: &Sighting) -> Option<Sighting> {
         let Ok(Evidence::Database(sample)) = &sighting.look else { return None };
-        let wanted = self.cluster_of(&sample.database)?;
-        if wanted == sample.system || sighting.region != self.ledger.primary {
+        if sighting.region != self.ledger.primary {
             return None;
         }
+        let wanted = self.cluster_of(&sample.database).filter(|wanted| *wanted != sample.system)?;
         let detail = format!("cluster {} answered, not {wanted}", sample.system);
         let look = Err(Failure::new(FailureKind::WrongIdentity, detail));
         Some(Sighting { look, ..sighting.clone() })
@@ -410,16 +420,18 @@ impl Workload {
     /// The cluster of a primary that is seen for the first time.
     fn learned(&self, sighting: &Sighting) -> Vec<Record> {
         let Ok(Evidence::Database(sample)) = &sighting.look else { return Vec::new() };
+        let primary =
+            matches!(sample.state, DatabaseState::Primary { .. }) && sighting.region == self.ledger.primary;
+        if !primary || self.ledger.identities.contains_key(&sample.database) {
+            return Vec::new();
+        }
         let probe = self.policy.probes.get(&sighting.probe);
         if probe.is_none_or(|p| p.region != sighting.region || p.database.as_ref() != Some(&sample.database))
         {
             return Vec::new();
         }
-        let primary =
-            matches!(sample.state, DatabaseState::Primary { .. }) && sighting.region == self.ledger.primary;
-        let known = self.ledger.identities.contains_key(&sample.database);
         let pinned = self.policy.databases.get(&sample.database).copied().flatten();
-        if !primary || known || pinned.is_some_and(|pinned| pinned != sample.system) {
+        if pinned.is_some_and(|pinned| pinned != sample.system) {
             return Vec::new();
         }
         let (workload, database) = (self.policy.name.clone(), sample.database.clone());

@@ -215,38 +215,96 @@ pub struct Judging<'a> {
     pub freshness: Duration,
 }
 
-/// Judges a region by its probes.
-pub fn judge(
+/// What a vantage makes of a region, before it is put into words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Glance {
+    pub(crate) verdict: Verdict,
+    pub(crate) trouble: Option<Trouble>,
+}
+
+/// The probe that looks worst.
+#[derive(Clone, Copy)]
+struct Worst<'a> {
+    verdict: Verdict,
+    name: &'a ProbeName,
+    policy: &'a ProbePolicy,
+    probe: &'a ProbeHealth,
+}
+
+const UNSEEN: &ProbeHealth = &ProbeHealth {
+    failures: 0,
+    hard: 0,
+    conclusive: 0,
+    answers: 0,
+    failing_since: None,
+    heard: None,
+    answered: None,
+    seen: None,
+    confirmed: None,
+    took: Duration::ZERO,
+    last: None,
+    down: false,
+};
+
+impl Worst<'_> {
+    fn trouble(&self) -> Option<Trouble> {
+        let trouble = self.probe.failing_since.zip(self.probe.confirmed);
+        trouble.map(|(since, confirmed)| Trouble { since, confirmed })
+    }
+}
+
+/// The worst of the probes that count, if any is not up; and how many count.
+fn worst<'a>(
     judging: Judging<'_>,
-    policies: &BTreeMap<ProbeName, ProbePolicy>,
-    health: &BTreeMap<ProbeName, ProbeHealth>,
-) -> Judgement {
-    let unseen = ProbeHealth::default();
+    policies: &'a BTreeMap<ProbeName, ProbePolicy>,
+    health: Option<&'a BTreeMap<ProbeName, ProbeHealth>>,
+) -> (Option<Worst<'a>>, usize) {
     let mut probes = 0;
-    let mut worst: Option<(Verdict, &ProbeName, &ProbePolicy, &ProbeHealth)> = None;
+    let mut worst: Option<Worst<'a>> = None;
     for (name, policy) in policies.iter().filter(|(_, p)| p.region == *judging.region) {
         if !judging.primary && !policy.vital {
             continue;
         }
         probes += 1;
-        let probe = health.get(name).unwrap_or(&unseen);
+        let probe = health.and_then(|health| health.get(name)).unwrap_or(UNSEEN);
         let verdict = match probe.state(judging.now, judging.freshness) {
             ProbeState::Up => continue,
             ProbeState::Down if policy.vital => Verdict::Lost,
             ProbeState::Down | ProbeState::Failing | ProbeState::Unseen => Verdict::Doubtful,
         };
-        if worst.is_none_or(|(known, ..)| verdict > known) {
-            worst = Some((verdict, name, policy, probe));
+        if worst.is_none_or(|known| verdict > known.verdict) {
+            worst = Some(Worst { verdict, name, policy, probe });
         }
     }
+    (worst, probes)
+}
+
+/// Judges a region by its probes, without words: the same verdict as [`judge`] gives.
+pub(crate) fn glance(
+    judging: Judging<'_>,
+    policies: &BTreeMap<ProbeName, ProbePolicy>,
+    health: Option<&BTreeMap<ProbeName, ProbeHealth>>,
+) -> Glance {
+    match worst(judging, policies, health) {
+        (Some(worst), _) => Glance { verdict: worst.verdict, trouble: worst.trouble() },
+        (None, 0) => Glance { verdict: Verdict::Doubtful, trouble: None },
+        (None, _) => Glance { verdict: Verdict::Healthy, trouble: None },
+    }
+}
+
+/// Judges a region by its probes.
+pub(crate) fn judge(
+    judging: Judging<'_>,
+    policies: &BTreeMap<ProbeName, ProbePolicy>,
+    health: Option<&BTreeMap<ProbeName, ProbeHealth>>,
+) -> Judgement {
+    let (worst, probes) = worst(judging, policies, health);
     // Put into words only where it is the worst.
-    let worst = worst.and_then(|(verdict, name, policy, probe)| {
-        let reason = probe.reason(name, policy, judging.now, judging.freshness)?;
-        let trouble = probe.failing_since.zip(probe.confirmed);
-        let trouble = trouble.map(|(since, confirmed)| Trouble { since, confirmed });
-        Some(Judgement { verdict, reason, trouble })
+    let worded = worst.and_then(|worst| {
+        let reason = worst.probe.reason(worst.name, worst.policy, judging.now, judging.freshness)?;
+        Some(Judgement { verdict: worst.verdict, reason, trouble: worst.trouble() })
     });
-    match worst {
+    match worded {
         Some(judgement) => judgement,
         None if probes == 0 => {
             let reason = Reason::NoProbes { region: judging.region.clone() };
@@ -343,7 +401,10 @@ mod tests {
         let judged = |app_looks: &str, db_looks: &str, primary: bool, now: u64| {
             let health = BTreeMap::from([(app.clone(), after(app_looks)), (db.clone(), after(db_looks))]);
             let judging = Judging { region: &region, primary, now: Moment::from_millis(now), freshness };
-            judge(judging, &policies, &health).verdict
+            let judged = judge(judging, &policies, Some(&health));
+            let glance = glance(judging, &policies, Some(&health));
+            assert_eq!((glance.verdict, glance.trouble), (judged.verdict, judged.trouble));
+            judged.verdict
         };
         assert_eq!(judged("....", "....", true, 20_000), Verdict::Healthy);
         assert_eq!(judged(".rrr", "....", true, 20_000), Verdict::Doubtful);

@@ -31,7 +31,7 @@ impl Deciding<'_> {
             Order::Pause { reason, until, by, .. } => self.obey_pause(reason, until, by),
             Order::Resume { by, .. } => self.obey_resume(by),
         };
-        self.decision.answer = Some(answer.unwrap_or_else(|reason| Answer::Refused { reason }));
+        self.decision.answer = Some(Box::new(answer.unwrap_or_else(|reason| Answer::Refused { reason })));
     }
 
     fn obey_failover(&mut self, to: &RegionName, by: String) -> Result<Answer, Reason> {
@@ -45,7 +45,7 @@ impl Deciding<'_> {
     fn open_ordered(&mut self, to: &RegionName, by: String) -> Result<Answer, Reason> {
         let to = self.workload.standby(to)?;
         let from = self.workload.ledger.primary.clone();
-        if self.gates().judged(&from).verdict == Verdict::Healthy {
+        if self.gates().verdict(&from) == Verdict::Healthy {
             return Err(Reason::PrimaryHealthy { workload: self.name(), region: from });
         }
         self.gates().target_answers(&to)?;
@@ -80,7 +80,7 @@ impl Deciding<'_> {
     fn may_be_planned(&self, kind: Kind, region: &RegionName) -> Result<(), Reason> {
         let w = &self.workload;
         let gates = self.gates();
-        let verdict = gates.judged(&w.ledger.primary).verdict;
+        let verdict = gates.verdict(&w.ledger.primary);
         if verdict != Verdict::Healthy {
             let (workload, region) = (self.name(), w.ledger.primary.clone());
             return Err(Reason::PrimaryNotHealthy { workload, region, verdict });
@@ -202,7 +202,11 @@ impl Deciding<'_> {
         let given =
             accept.ok_or_else(|| Reason::NotAccepted { run: run.clone(), question: question.clone() })?;
         if given != question.acceptance() {
-            return Err(Reason::WrongAcceptance { run, given: given.text().to_owned(), question });
+            return Err(Reason::WrongAcceptance {
+                run,
+                given: given.text().to_owned(),
+                question: Box::new(question),
+            });
         }
         if open.assents.contains(&by) {
             return Err(Reason::AlreadyApproved { run, person: by });

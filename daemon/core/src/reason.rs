@@ -174,7 +174,7 @@ pub enum Reason {
         person: String,
     },
     Asking {
-        question: Question,
+        question: Box<Question>,
         run: RunId,
     },
     StepFailed {
@@ -334,7 +334,7 @@ pub enum Reason {
     WrongAcceptance {
         run: RunId,
         given: String,
-        question: Question,
+        question: Box<Question>,
     },
     StepUnderWay {
         run: RunId,

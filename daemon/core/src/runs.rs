@@ -80,7 +80,7 @@ impl Deciding<'_> {
                 let seen = seen_by_all(&self.gates(), &from);
                 let asked = question.clone();
                 self.write(Record::Asked { workload, run: id.clone(), question: asked, expires, seen });
-                self.tell(Severity::Critical, Reason::Asking { question, run: id });
+                self.tell(Severity::Critical, Reason::Asking { question: Box::new(question), run: id });
             }
             Next::Strand(step, reason) => {
                 self.write(Record::Stranded { workload, run: id, step, reason: reason.clone() });
@@ -158,10 +158,10 @@ impl Deciding<'_> {
     /// Tells again what waits for a person: the agent may have died before the notice went out.
     pub(crate) fn remind(&mut self) {
         let reason = match &self.workload.ledger.phase {
-            Phase::Running(run) => run
-                .question
-                .as_ref()
-                .map(|(question, _)| Reason::Asking { question: question.clone(), run: run.id().clone() }),
+            Phase::Running(run) => run.question.as_ref().map(|(question, _)| Reason::Asking {
+                question: Box::new(question.clone()),
+                run: run.id().clone(),
+            }),
             Phase::Stranded(_, reason) => Some(reason.clone()),
             Phase::Guarding | Phase::Doubting => None,
         };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::event::Witnessing;
-use crate::health::{Judgement, Judging, ProbeHealth, Trouble, judge};
+use crate::health::{Glance, Judgement, Judging, ProbeHealth, Trouble, glance, judge};
 use crate::loss::PrimarySample;
 use crate::names::{AgentName, DatabaseName, Epoch, Lsn, ProbeName, RegionName};
 use crate::policy::{ConnectivityPolicy, WorkloadPolicy};
@@ -79,11 +79,34 @@ impl Witnesses {
             return Err(numbers);
         }
         let Some(trouble) = trouble else { return Ok(numbers) };
-        let mut proofs = seen.iter().flat_map(|seen| &seen.proofs);
-        if proofs.any(|(began, ended)| *began >= trouble.since && *ended <= trouble.confirmed) {
+        if seen.is_some_and(|seen| seen.proves(trouble)) {
             return Ok(numbers);
         }
         Err(Reason::ConnectivityUnconfirmed { vantage: vantage.clone(), since: trouble.since })
+    }
+
+    /// The same, without words.
+    pub(crate) fn proves(
+        &self,
+        vantage: &AgentName,
+        policy: &ConnectivityPolicy,
+        now: Moment,
+        freshness: Duration,
+        trouble: Option<Trouble>,
+    ) -> bool {
+        let Some(seen) = self.seen.get(vantage) else { return false };
+        let newest = seen.newest.filter(|(at, _)| now.since(*at) <= freshness);
+        let enough = newest.is_some_and(|(_, answered)| answered >= policy.quorum && policy.quorum > 0);
+        enough && trouble.is_none_or(|trouble| seen.proves(trouble))
+    }
+}
+
+impl Seen {
+    /// Whether an asking proved the connectivity after the trouble began and before it was last confirmed.
+    fn proves(&self, trouble: Trouble) -> bool {
+        // The newest is the likeliest.
+        let mut proofs = self.proofs.iter().rev();
+        proofs.any(|(began, ended)| *began >= trouble.since && *ended <= trouble.confirmed)
     }
 }
 
@@ -152,11 +175,23 @@ impl Survey {
         primary: &RegionName,
         now: Moment,
     ) -> Judgement {
-        let empty = BTreeMap::new();
-        let health = self.health.get(vantage).unwrap_or(&empty);
         let judging =
             Judging { region, primary: region == primary, now, freshness: policy.failover.freshness };
-        judge(judging, &policy.probes, health)
+        judge(judging, &policy.probes, self.health.get(vantage))
+    }
+
+    /// The same, without words.
+    pub(crate) fn glance(
+        &self,
+        policy: &WorkloadPolicy,
+        vantage: &AgentName,
+        region: &RegionName,
+        primary: &RegionName,
+        now: Moment,
+    ) -> Glance {
+        let judging =
+            Judging { region, primary: region == primary, now, freshness: policy.failover.freshness };
+        glance(judging, &policy.probes, self.health.get(vantage))
     }
 
     /// How old the oldest newest look is of the probes that count for a region; none when one has not looked yet.
@@ -169,8 +204,9 @@ impl Survey {
     ) -> Option<Duration> {
         let seen = self.health.get(vantage)?;
         let counted = policy.probes.iter().filter(|(_, p)| p.vital && p.region == *region);
-        let ages = counted.map(|(name, _)| Some(now.since(seen.get(name)?.seen?)));
-        ages.collect::<Option<Vec<Duration>>>()?.into_iter().max()
+        let mut ages = counted.map(|(name, _)| Some(now.since(seen.get(name)?.seen?)));
+        let first = ages.next()??;
+        ages.try_fold(first, |oldest, age| Some(oldest.max(age?)))
     }
 
     /// Whether each probe that counts for the region has looked at least once.
@@ -269,8 +305,7 @@ impl Survey {
         }
         // Judged as a standby: only the vital probes count, so the reason is one of theirs.
         let judging = Judging { region, primary: false, now, freshness };
-        let empty = BTreeMap::new();
-        Err(judge(judging, &policy.probes, self.health.get(vantage).unwrap_or(&empty)).reason)
+        Err(judge(judging, &policy.probes, self.health.get(vantage)).reason)
     }
 
     /// A vantage has regained its own connectivity: what it failed to see meanwhile is no evidence.
@@ -307,12 +342,23 @@ impl Survey {
         primary: &RegionName,
         now: Moment,
     ) -> Option<Reason> {
-        let elsewhere = self.samples.iter().filter(|((region, _), (at, _))| {
-            region != primary && now.since(*at) <= policy.failover.freshness
-        });
-        let mut primaries = elsewhere.filter(|(_, (_, s))| matches!(s.state, DatabaseState::Primary { .. }));
-        let ((region, database), _) = primaries.next()?;
+        let (region, database) = self.second_primary_at(policy, primary, now)?;
         Some(Reason::TwoPrimaries { database: database.clone(), region: region.clone() })
+    }
+
+    /// Where it is, and of which database.
+    pub(crate) fn second_primary_at(
+        &self,
+        policy: &WorkloadPolicy,
+        primary: &RegionName,
+        now: Moment,
+    ) -> Option<(&RegionName, &DatabaseName)> {
+        let mut primaries = self.samples.iter().filter(|((region, _), (at, sample))| {
+            matches!(sample.state, DatabaseState::Primary { .. })
+                && region != primary
+                && now.since(*at) <= policy.failover.freshness
+        });
+        primaries.next().map(|((region, database), _)| (region, database))
     }
 }
 

@@ -336,7 +336,7 @@ impl Guard {
         for notice in notices {
             self.tell(notice);
         }
-        Ok(answer)
+        Ok(answer.map(|answer| *answer))
     }
 
     /// Tells the guardian something while it stands by: nothing comes of it but words to people.
@@ -355,7 +355,7 @@ impl Guard {
         for notice in notices {
             self.tell(notice);
         }
-        answer
+        answer.map(|answer| *answer)
     }
 
     fn wake_at(&mut self, timed: bool, wake: Option<Moment>) {

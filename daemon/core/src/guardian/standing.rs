@@ -21,7 +21,7 @@ use crate::reason::Reason;
 use crate::record::{Record, Stamped};
 use crate::run::Run;
 use crate::status::Verdict;
-use crate::testimony::{Beat, Seen, Testimony};
+use crate::testimony::{Beat, Testimony};
 use crate::time::Moment;
 
 /// A record that seems older than this when it is told was not on its way for so long: its writer's clock is behind.
@@ -64,6 +64,13 @@ impl Guardian {
     /// All agents that share the record, each with the place that it fails with; empty when this one is alone.
     pub const fn agents(&self) -> &BTreeMap<AgentName, RegionName> {
         &self.agents
+    }
+
+    /// Takes in a record that another agent wrote at some time: what [`Event::Recorded`] means, without a copy.
+    ///
+    /// [`Event::Recorded`]: crate::Event::Recorded
+    pub fn follow(&mut self, stamped: &Stamped) {
+        self.take_in(stamped);
     }
 
     /// Reads the record again, after a decision that could not be put on record: it never was. What was seen stays.
@@ -152,7 +159,7 @@ impl Guardian {
     pub(super) fn refer(&self, _order: &Order) -> Decision {
         let decider = self.decider.as_ref().map(|(agent, _, _)| agent.clone());
         let reason = Reason::NotDeciding { decider };
-        Decision { answer: Some(Answer::Refused { reason }), ..Decision::default() }
+        Decision { answer: Some(Box::new(Answer::Refused { reason })), ..Decision::default() }
     }
 
     /// Whether what the agents share can be reached.
@@ -197,13 +204,16 @@ impl Guardian {
 
     /// What this vantage says of every region. `sequence` must rise; `echo` is the newest beat it has seen.
     pub fn testimony(&self, now: Moment, sequence: u64, echo: Option<Beat>) -> Testimony {
-        let regions = self.workloads.iter().map(|(name, workload)| {
-            let gates = self.gates(workload, now);
-            let each = workload.policy.regions().map(|region| (region.clone(), gates.seen_here(region)));
-            (name.clone(), each.collect::<BTreeMap<RegionName, Seen>>())
-        });
-        let regions = regions.collect();
-        let connected = self.workloads.values().all(|w| self.gates(w, now).own_connectivity().is_ok());
+        // Inserted one by one: to collect them makes a list first, and this is said each second or so.
+        let mut regions = BTreeMap::new();
+        for (name, workload) in &self.workloads {
+            let (gates, mut seen) = (self.gates(workload, now), BTreeMap::new());
+            for region in workload.policy.regions() {
+                seen.insert(region.clone(), gates.seen_here(region));
+            }
+            regions.insert(name.clone(), seen);
+        }
+        let connected = self.workloads.values().all(|w| self.gates(w, now).connected());
         Testimony { vantage: self.agent.clone(), sequence, echo, connected, regions }
     }
 
@@ -220,7 +230,7 @@ impl Guardian {
         }
         let open = self.workloads.values().any(|w| w.ledger.phase.run().is_some());
         let troubled = |w: &Workload| !matches!(w.ledger.phase, Phase::Guarding);
-        let blind = self.workloads.values().any(|w| self.gates(w, now).own_connectivity().is_err());
+        let blind = self.workloads.values().any(|w| !self.gates(w, now).connected());
         let beside = self.workloads.values().any(|w| self.agents.get(&self.agent) == Some(&w.ledger.primary));
         if open || !(blind || (beside && !self.workloads.values().any(troubled))) {
             return false;

@@ -50,6 +50,7 @@ impl Text {
 }
 
 /// The bytes as numbers of the same order.
+#[inline]
 fn ranked(bytes: &[u8; FITS]) -> (u128, u64) {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v] = *bytes;
     let high = u128::from_be_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]);
@@ -57,6 +58,7 @@ fn ranked(bytes: &[u8; FITS]) -> (u128, u64) {
 }
 
 impl PartialEq for Text {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Short(a, n), Self::Short(b, m)) => n == m && ranked(a) == ranked(b),
@@ -75,6 +77,7 @@ impl PartialOrd for Text {
 }
 
 impl Ord for Text {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
             (Self::Short(a, n), Self::Short(b, m)) => (ranked(a), n).cmp(&(ranked(b), m)),

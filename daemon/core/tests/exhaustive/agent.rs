@@ -328,7 +328,7 @@ impl World {
             if !decision.records.is_empty() || !decision.commands.is_empty() {
                 self.blame(|| format!("{} stands by, and decided {:?}", agent(place), decision.records));
             }
-            return decision.answer;
+            return decision.answer.map(|answer| *answer);
         }
         let (head, epoch) = (guardian.heads()[&shop()].clone(), guardian.beliefs()[&shop()].1);
         if !decision.records.is_empty() {
@@ -362,6 +362,6 @@ impl World {
         });
         self.flights.extend(flights);
         self.ran |= self.shared.ledger.phase.run().is_some();
-        decision.answer
+        decision.answer.map(|answer| *answer)
     }
 }

@@ -350,7 +350,7 @@ impl Oracle {
             assert_eq!(decision.answer, None, "an answer without an order");
             return;
         };
-        match decision.answer.as_ref().expect("an order is answered") {
+        match decision.answer.as_deref().expect("an order is answered") {
             Answer::Refused { .. } => {
                 self.tally.refused += 1;
                 assert!(

@@ -357,7 +357,7 @@ impl World {
             self.begin(&command);
             self.commands.push((self.now, command));
         }
-        answer
+        answer.map(|answer| *answer)
     }
 
     fn begin(&mut self, command: &Command) {

@@ -239,7 +239,7 @@ impl World {
         commands.into_iter().for_each(|command| self.begin(command));
         self.region_dies();
         self.cancel();
-        answer
+        answer.map(|answer| *answer)
     }
 
     fn death(&self) -> Option<(usize, Death)> {
