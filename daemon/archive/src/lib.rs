@@ -13,6 +13,7 @@ pub mod object;
 mod pack;
 mod patience;
 pub mod restore;
+pub mod retention;
 mod stream;
 mod trouble;
 pub mod wal;
