@@ -415,7 +415,8 @@ fn log(
     policy: &Policy,
     now: Moment,
 ) -> Vec<(ObjectName, Gone)> {
-    let (mut from, mut around): (BTreeMap<_, Lsn>, BTreeMap<_, Vec<(Lsn, Lsn)>>) = Default::default();
+    let mut from: BTreeMap<SystemIdentifier, Lsn> = BTreeMap::new();
+    let mut around: BTreeMap<SystemIdentifier, Vec<(Lsn, Lsn)>> = BTreeMap::new();
     let mut known = BTreeSet::new();
     for point in &there.points {
         known.insert(point.system);
