@@ -22,7 +22,7 @@ use crate::trouble::Trouble;
 use crate::{password, tls};
 
 /// The start-up option that gets us into a server we have fenced; see [`crate::fence`].
-const PAST_THE_FENCE: &str = "-c session_preload_libraries=";
+pub(crate) const PAST_THE_FENCE: &str = "-c session_preload_libraries=";
 
 /// A logged-in connection.
 pub(crate) struct Session {

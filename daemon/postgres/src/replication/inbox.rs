@@ -81,3 +81,58 @@ impl Inbox {
         free.and_then(|at| self.lent.remove(at)).unwrap_or_else(|| BytesMut::with_capacity(BUFFER))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a read would: fills all room there is with `byte`. Where the buffer begins.
+    fn fill(inbox: &mut Inbox, byte: u8) -> usize {
+        let room = inbox.room();
+        let length = room.capacity() - room.len();
+        room.resize(room.len() + length, byte);
+        room.as_ptr().addr()
+    }
+
+    #[test]
+    fn a_buffer_whose_parts_are_gone_is_used_again() {
+        let mut inbox = Inbox::new();
+        let first = fill(&mut inbox, 1);
+        for round in 2..50 {
+            assert_eq!(inbox.give(BUFFER).len(), BUFFER);
+            assert_eq!(fill(&mut inbox, round), first);
+        }
+        assert!(inbox.lent.is_empty());
+    }
+
+    #[test]
+    fn parts_that_are_kept_keep_their_bytes_and_no_more_buffers_than_allowed_are_held() {
+        let mut inbox = Inbox::new();
+        let kept: Vec<(u8, Bytes)> = (0..20)
+            .map(|round| {
+                fill(&mut inbox, round);
+                (round, inbox.give(BUFFER))
+            })
+            .collect();
+        assert!(inbox.lent.len() <= MOST_LENT);
+        for (round, bytes) in &kept {
+            assert!(bytes.len() == BUFFER && bytes.iter().all(|byte| byte == round), "{round}");
+        }
+        let last = kept[19].1.as_ptr().addr();
+        drop(kept);
+        assert_eq!(fill(&mut inbox, 99), last);
+    }
+
+    #[test]
+    fn what_is_left_over_goes_along_to_the_next_buffer() {
+        let mut inbox = Inbox::new();
+        fill(&mut inbox, 1);
+        let kept = inbox.give(BUFFER - 5);
+        assert!(inbox.cramped());
+        fill(&mut inbox, 2);
+        assert_eq!(inbox.len(), BUFFER);
+        assert_eq!(&inbox.bytes()[..7], &[1, 1, 1, 1, 1, 2, 2]);
+        inbox.skip(5);
+        assert!(kept.iter().all(|byte| *byte == 1) && inbox.give(BUFFER).iter().all(|byte| *byte == 2));
+    }
+}

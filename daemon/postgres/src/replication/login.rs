@@ -16,19 +16,35 @@ use super::notice::Said;
 use super::options::Endpoint;
 use super::socket::Socket;
 use super::wire::Wire;
+use crate::connect::PAST_THE_FENCE;
 use crate::password;
 
 const NONSENSE: Error = Error::Protocol("a login that is not of the protocol");
 
-/// Opens a connection that takes replication commands; with a database, one that takes SQL instead.
+/// Opens a connection that takes replication commands; with a database, one that takes SQL instead. A server that we
+/// have fenced is opened too: what it has must still be kept, and nothing is written here.
 pub(super) async fn open(endpoint: &Endpoint, database: Option<&str>) -> Result<Wire, Error> {
+    match open_with(endpoint, database, None).await {
+        // "undefined_file": the fence's own lock; see [`crate::connect`].
+        Err(Error::Refused { said, .. }) if said.is("58P01") => {
+            open_with(endpoint, database, Some(PAST_THE_FENCE)).await
+        }
+        opened => opened,
+    }
+}
+
+async fn open_with(
+    endpoint: &Endpoint,
+    database: Option<&str>,
+    options: Option<&str>,
+) -> Result<Wire, Error> {
     let opening = async {
         let password = match &endpoint.password_file {
             Some(path) => Some(password::read(path).await.map_err(|error| Error::Local(error.to_string()))?),
             None => None,
         };
         let mut wire = Wire::new(Socket::open(endpoint).await?, endpoint.limit);
-        start(&mut wire, endpoint, database).await?;
+        start(&mut wire, endpoint, database, options).await?;
         authenticate(&mut wire, &endpoint.user, password.as_deref()).await?;
         settle(&mut wire).await?;
         Ok(wire)
@@ -39,7 +55,12 @@ pub(super) async fn open(endpoint: &Endpoint, database: Option<&str>) -> Result<
     }
 }
 
-async fn start(wire: &mut Wire, endpoint: &Endpoint, database: Option<&str>) -> Result<(), Error> {
+async fn start(
+    wire: &mut Wire,
+    endpoint: &Endpoint,
+    database: Option<&str>,
+    options: Option<&str>,
+) -> Result<(), Error> {
     let mode = database.map_or(("replication", "true"), |database| ("database", database));
     let parameters = [
         ("user", endpoint.user.as_str()),
@@ -47,6 +68,7 @@ async fn start(wire: &mut Wire, endpoint: &Endpoint, database: Option<&str>) -> 
         ("application_name", endpoint.application_name.as_str()),
         ("client_encoding", "UTF8"),
     ];
+    let parameters = parameters.into_iter().chain(options.map(|options| ("options", options)));
     wire.put(|out| frontend::startup_message(parameters, out))?;
     wire.flush().await
 }

@@ -241,6 +241,7 @@ impl WalStream {
                 self.put_report(true)?;
                 return Ok(None);
             }
+            Err(Error::TimedOut { act, limit }) => return Err(Error::TimedOut { act, limit: limit * 2 }),
             next => next?,
         };
         self.asked = false;

@@ -158,3 +158,45 @@ async fn a_server_that_dies_in_the_middle_is_a_lost_connection() {
     assert!(matches!(error, Error::Lost { .. }), "{error:?}");
     assert_eq!(error.remedy(), Remedy::Again);
 }
+
+#[tokio::test]
+async fn an_incremental_backup_is_made_where_the_server_offers_it() {
+    let cluster = filled().await;
+    let mut replication = cluster.replication().await;
+    let mut backup = cluster.replication().await.base_backup(&BaseBackupOptions::default()).await.unwrap();
+    let target = folder();
+    let whole = target.path().join("whole");
+    let written = write(&mut backup, &whole, &target.path().join("spaces")).await.unwrap();
+    let size = |entries: &[lifeboat_postgres::replication::Entry]| {
+        entries.iter().map(|entry| entry.size).sum::<u64>()
+    };
+    let manifest = fs::read(whole.join("backup_manifest")).unwrap();
+    let options = BaseBackupOptions { incremental: true, ..BaseBackupOptions::default() };
+
+    let version = replication.identify().await.unwrap().server_version_num;
+    if version < 170_000 {
+        let error = replication.upload_manifest(&manifest).await.unwrap_err();
+        assert!(matches!(error, Error::TooOld { .. }), "{error:?}");
+        let error = replication.base_backup(&options).await.err().unwrap();
+        assert!(matches!(error, Error::TooOld { .. }), "{error:?}");
+        return;
+    }
+    // A no does not spoil the connection.
+    assert!(matches!(replication.upload_manifest(b"{").await, Err(Error::Refused { .. })));
+    cluster.run("ALTER SYSTEM SET summarize_wal = on").await;
+    cluster.value("pg_reload_conf()").await;
+    // The log of the first backup is not summarized: it was made before.
+    let mut first = cluster.replication().await.base_backup(&BaseBackupOptions::default()).await.unwrap();
+    let whole = target.path().join("summarized");
+    write(&mut first, &whole, &target.path().join("summarized-spaces")).await.unwrap();
+    let manifest = fs::read(whole.join("backup_manifest")).unwrap();
+    cluster.run("UPDATE big SET s = 'x' WHERE i = 7").await;
+    let mut replication = cluster.replication().await;
+    replication.upload_manifest(&manifest).await.unwrap();
+    let mut backup = replication.base_backup(&options).await.unwrap();
+    let part = target.path().join("part");
+    let increment = write(&mut backup, &part, &target.path().join("part-spaces")).await.unwrap();
+    let partial = |path: &Path| path.file_name().unwrap().to_str().unwrap().starts_with("INCREMENTAL.");
+    assert!(increment.entries.iter().any(|entry| partial(&entry.path)));
+    assert!(size(&increment.entries) * 4 < size(&written.entries), "{}", size(&increment.entries));
+}

@@ -73,7 +73,9 @@ fn servers_user() -> Option<u32> {
 /// The folder of PostgreSQL's programs.
 fn programs() -> PathBuf {
     if let Some(named) = std::env::var_os("LIFEBOAT_TEST_POSTGRES") {
-        return PathBuf::from(named);
+        let named = PathBuf::from(named);
+        assert!(named.join("postgres").exists(), "LIFEBOAT_TEST_POSTGRES has no server: {named:?}");
+        return named;
     }
     let installed = fs::read_dir("/usr/lib/postgresql").unwrap().flatten().map(|entry| entry.path());
     installed.max().unwrap().join("bin")
@@ -194,6 +196,11 @@ impl Cluster {
         let (client, connection) = config.connect(NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
+    }
+
+    /// Whether it lets no client in.
+    pub(crate) async fn is_closed(&self) -> bool {
+        self.connect("postgres").await.is_err()
     }
 
     /// Runs statements.

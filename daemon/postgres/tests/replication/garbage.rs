@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use lifeboat_core::{Lsn, Timeline};
 use lifeboat_engine::clock::Clock;
 use lifeboat_postgres::Tls;
@@ -9,7 +10,7 @@ use lifeboat_postgres::replication::{BaseBackupOptions, Endpoint, Error, Item, R
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::cluster::PATIENCE;
 
@@ -277,6 +278,82 @@ async fn log_that_is_left_out_or_comes_twice_is_refused_by_position() {
         );
         assert!(named, "{what}: {found:?}");
     }
+}
+
+/// What does not come at once is given up, and asked again.
+async fn insisting<T>(mut ask: impl AsyncFnMut() -> T) -> (T, u32) {
+    for given_up in 0.. {
+        if let Some(came) = ask().now_or_never() {
+            return (came, given_up);
+        }
+        tokio::task::yield_now().await;
+    }
+    unreachable!()
+}
+
+/// A relay to a server that passes on a few bytes at a time.
+async fn dripping(endpoint: Endpoint) -> Endpoint {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let server = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.unwrap();
+        client.set_nodelay(true).unwrap();
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let mut bytes = vec![0; 700];
+        loop {
+            let most = 1 + usize::try_from(random.next_u32()).unwrap() % bytes.len();
+            let Ok(length @ 1..) = from_server.read(&mut bytes[..most]).await else { return };
+            to_client.write_all(&bytes[..length]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    });
+    Endpoint { port, host: "127.0.0.1".to_owned(), ..serve(vec![], PATIENCE).await }
+}
+
+#[tokio::test]
+async fn what_is_given_up_and_asked_again_is_the_same() {
+    for (version, newer) in [("150014", true), ("140020", false)] {
+        let answers = with(version, vec![backup(newer)]);
+        let expected = take_backup(answers.clone()).await.unwrap();
+        let endpoint = dripping(serve(answers, PATIENCE).await).await;
+        let replication = Replication::connect(endpoint).await.unwrap();
+        let mut backup = replication.base_backup(&BaseBackupOptions::default()).await.unwrap();
+        let (mut items, mut given_up) = (Vec::new(), 0);
+        while let (Some(item), times) = insisting(async || backup.next().await.unwrap()).await {
+            items.push(item);
+            given_up += times;
+        }
+        // Contents may come in other pieces.
+        assert_eq!(joined(&items), joined(&expected));
+        assert!(given_up > 100, "{given_up}");
+    }
+    let endpoint = dripping(serve(for_log(stream()), PATIENCE).await).await;
+    let replication = Replication::connect(endpoint).await.unwrap();
+    let mut stream = replication.wal(None, Timeline::new(1), Lsn::new(0x300_0000)).await.unwrap();
+    let (mut length, mut given_up) = (0, 0);
+    loop {
+        let (came, times) = insisting(async || stream.next().await.unwrap()).await;
+        given_up += times;
+        match came {
+            Wal::Bytes { bytes, .. } => length += bytes.len(),
+            Wal::Keepalive { .. } => {}
+            Wal::TimelineEnd { .. } => break,
+        }
+    }
+    assert_eq!(length, 131_073);
+    assert!(given_up > 100, "{given_up}");
+}
+
+/// The items without their contents, and all contents.
+fn joined(items: &[Item]) -> (Vec<&Item>, Vec<u8>) {
+    let others = items.iter().filter(|item| !matches!(item, Item::Data(_))).collect();
+    let data =
+        items.iter().filter_map(|item| if let Item::Data(data) = item { Some(&data[..]) } else { None });
+    (others, data.collect::<Vec<_>>().concat())
 }
 
 /// Flips, drops, repeats or makes up bytes here and there.

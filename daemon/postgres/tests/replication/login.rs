@@ -124,3 +124,19 @@ async fn over_tls_the_certificate_is_verified_and_the_login_is_bound_to_it() {
     let error = Replication::connect(stranger).await.err().unwrap();
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_server_that_is_fenced_can_still_be_copied() {
+    let cluster = Cluster::start("").await;
+    let mut before = cluster.replication().await;
+    let now = before.identify().await.unwrap();
+    // As the fence over SQL does it: no new session comes past a library that is not there.
+    cluster.run("ALTER SYSTEM SET session_preload_libraries = 'lifeboat_fence'").await;
+    cluster.value("pg_reload_conf()").await;
+    crate::cluster::until("it is fenced", async || cluster.is_closed().await).await;
+    let mut after = cluster.replication().await;
+    assert_eq!(after.identify().await.unwrap().system, now.system);
+    after.create_slot("archive", false).await.unwrap();
+    assert!(after.slot("archive").await.unwrap().is_some());
+    after.wal(Some("archive"), now.timeline, now.flushed).await.unwrap();
+}

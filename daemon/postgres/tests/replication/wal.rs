@@ -146,6 +146,13 @@ async fn a_stream_follows_its_server_to_the_next_timeline() {
     let mut log = Log::default();
     log.follow(&mut stream, primary.lsn("pg_current_wal_flush_lsn()").await).await;
 
+    // It can be copied as well as its primary, and is, by preference.
+    let mut backup = standby.replication().await.base_backup(&BaseBackupOptions::default()).await.unwrap();
+    let copy = standby.folder().join("copy");
+    let written = crate::written::write(&mut backup, &copy, &standby.folder().join("copied")).await.unwrap();
+    assert!(!written.end.unwrap().damaged && written.end.unwrap().lsn >= backup.start);
+    assert!(fs::read_to_string(copy.join("backup_label")).unwrap().contains("BACKUP FROM: standby"));
+
     standby.value("pg_promote()").await;
     let (next_timeline, switched_at) = loop {
         match stream.next().await.unwrap() {
