@@ -236,7 +236,7 @@ pub(crate) async fn branches_of(
     }
 }
 
-fn size_of(label: &WalLabel, name: &ObjectName) -> Result<SegmentSize, Trouble> {
+pub(crate) fn size_of(label: &WalLabel, name: &ObjectName) -> Result<SegmentSize, Trouble> {
     SegmentSize::new(label.segment_size)
         .ok_or_else(|| Trouble::damaged(name, format!("segments of {} bytes", label.segment_size)))
 }

@@ -27,7 +27,6 @@ pub(crate) struct World {
     pub(crate) store: MemoryStore,
     pub(crate) archive: Archive,
     pub(crate) folder: tempfile::TempDir,
-    key: PathBuf,
 }
 
 impl World {
@@ -41,14 +40,7 @@ impl World {
         let store = MemoryStore::new(lifeboat_engine::clock::Clock::start(), seed);
         let archive =
             Archive::init(std::sync::Arc::new(store.clone()), &KeyFile::make(&key).unwrap()).await.unwrap();
-        Self { store, archive, folder, key }
-    }
-
-    /// The same archive, opened again as another process would.
-    pub(crate) async fn again(&self) -> Archive {
-        Archive::open(std::sync::Arc::new(self.store.clone()), &KeyFile::open(&self.key).unwrap())
-            .await
-            .unwrap()
+        Self { store, archive, folder }
     }
 
     pub(crate) async fn writer(&self, timeline: Timeline, options: WalOptions) -> WalWriter {
