@@ -14,6 +14,7 @@ mod plug;
 mod sharing;
 mod summary;
 mod ui;
+mod vault;
 mod view;
 
 use std::process::ExitCode;
