@@ -97,7 +97,7 @@ mod tests {
     async fn an_object_arrives_once_whatever_is_lost_on_the_way() {
         for seed in 0..40 {
             let store = MemoryStore::new(lifeboat_engine::clock::Clock::start(), seed);
-            store.fault(|fault| *fault = StoreFault { fails: 25, unclear: 25, ..StoreFault::default() });
+            store.fault(|fault| *fault = StoreFault { fails: 5, unclear: 25, ..StoreFault::default() });
             let name: ObjectName = "backups/x".parse().unwrap();
             let parts: Vec<Bytes> = (0_u8..6).map(|byte| Bytes::from(vec![byte; 1000])).collect();
             let shared: Arc<dyn Store> = Arc::new(Patience::new(Arc::new(store.clone())));
