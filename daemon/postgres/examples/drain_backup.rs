@@ -1,14 +1,15 @@
-//! How fast a base backup comes, and what it costs here: the stream is read and thrown away.
+//! How fast a base backup and the log come, and what that costs here: they are read and thrown away.
 //!
 //! `cargo run --release -p lifeboat-postgres --example drain_backup [SCALE [ROUNDS]]` makes a cluster with pgbench (20
-//! by default, 320 MB) and reads it over TCP and over its unix socket;
-//! `… drain_backup HOST PORT USER [ROUNDS]` reads one that is there.
+//! by default, 320 MB) and reads it over TCP and over its unix socket, and the log that made it;
+//! `… drain_backup HOST PORT USER [ROUNDS [CA_FILE]]` reads one that is there, with a CA_FILE over TLS.
 
 #![expect(clippy::unwrap_used, reason = "a run that cannot be carried out is no figure")]
 
 use std::io::{Write, stdout};
 use std::time::Instant;
 
+use lifeboat_core::Lsn;
 use lifeboat_engine::clock::Clock;
 use lifeboat_postgres::Tls;
 use lifeboat_postgres::replication::{BaseBackupOptions, Endpoint, Item, Replication};
@@ -24,11 +25,15 @@ async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<usize>().ok());
     if let (Some(host), Some(port), Some(user)) = (arguments.first(), number(1), arguments.get(2)) {
-        let endpoint = endpoint(host, u16::try_from(port).unwrap(), user);
+        let mut endpoint = endpoint(host, u16::try_from(port).unwrap(), user);
+        if let Some(ca_file) = arguments.get(4) {
+            endpoint.tls = Tls::VerifyFull { ca_file: Some(ca_file.into()) };
+        }
         drain("it", &endpoint, number(3).unwrap_or(5)).await;
         return;
     }
-    let cluster = Cluster::start("shared_buffers = 256MB").await;
+    let cluster = Cluster::start("shared_buffers = 256MB\nwal_keep_size = 16GB\nmax_wal_size = 4GB").await;
+    let begun = cluster.lsn("pg_current_wal_flush_lsn()").await;
     let scale = number(0).unwrap_or(20).to_string();
     let port = cluster.port.to_string();
     run(as_servers_user("pgbench").args([
@@ -46,6 +51,25 @@ async fn main() {
     drain("TCP", &cluster.endpoint(), rounds).await;
     let socket = cluster.folder().to_str().unwrap().to_owned();
     drain("unix socket", &Endpoint { host: socket, ..cluster.endpoint() }, rounds).await;
+    for _ in 0..rounds {
+        drain_log(&cluster.endpoint(), begun).await;
+    }
+}
+
+/// Reads the log from `begun` to its end.
+async fn drain_log(endpoint: &Endpoint, begun: Lsn) {
+    let mut replication = Replication::connect(endpoint.clone()).await.unwrap();
+    let now = replication.identify().await.unwrap();
+    let mut stream = replication.wal(None, now.timeline, begun).await.unwrap();
+    let (started, before) = (Instant::now(), processor_seconds());
+    while stream.position() < now.flushed {
+        stream.next().await.unwrap();
+    }
+    let (took, cost) = (started.elapsed().as_secs_f64(), processor_seconds() - before);
+    let megabytes = stream.position().ahead_of(begun) as f64 / 1e6;
+    let rate = megabytes / took;
+    writeln!(stdout(), "log: {megabytes:.0} MB in {took:.2} s, {rate:.0} MB/s, {cost:.2} CPU s here")
+        .unwrap();
 }
 
 fn endpoint(host: &str, port: u16, user: &str) -> Endpoint {

@@ -25,7 +25,7 @@ const NONSENSE: Error = Error::Protocol("a login that is not of the protocol");
 /// have fenced is opened too: what it has must still be kept, and nothing is written here.
 pub(super) async fn open(endpoint: &Endpoint, database: Option<&str>) -> Result<Wire, Error> {
     match open_with(endpoint, database, None).await {
-        // "undefined_file": the fence's own lock; see [`crate::connect`].
+        // "undefined_file": the fence's own lock; see [`crate::connect`]. From 15 on it is not looked at here.
         Err(Error::Refused { said, .. }) if said.is("58P01") => {
             open_with(endpoint, database, Some(PAST_THE_FENCE)).await
         }

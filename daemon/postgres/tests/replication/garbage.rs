@@ -77,7 +77,7 @@ fn tar_header(name: &str, size: usize) -> Vec<u8> {
 
 /// A backup of one tablespace, as 15 and newer send it, or as 13 and 14 do.
 fn backup(newer: bool) -> Vec<u8> {
-    let letter = |letter: &str, rest: &[u8]| message(b'd', &[letter.as_bytes(), rest].concat());
+    let letter = |letter: &str, rest: &[u8]| piece(letter.as_bytes(), rest);
     let result =
         |rows: &[Vec<u8>]| [message(b'T', &[0, 0]), rows.concat(), message(b'C', b"SELECT\0")].concat();
     let spaces = [row(&[Some("16385"), Some("/srv/fast"), Some("7")]), row(&[None, None, Some("99")])];
@@ -99,6 +99,20 @@ fn backup(newer: bool) -> Vec<u8> {
     all.extend(result(&[row(&[Some("0/2000100"), Some("1")])]));
     all.extend(message(b'Z', b"I"));
     all
+}
+
+fn piece(letter: &[u8], rest: &[u8]) -> Vec<u8> {
+    message(b'd', &[letter, rest].concat())
+}
+
+/// The same without the one place where `part` is.
+fn without(bytes: &[u8], part: &[u8]) -> Vec<u8> {
+    replaced(bytes, part, b"")
+}
+
+fn replaced(bytes: &[u8], part: &[u8], other: &[u8]) -> Vec<u8> {
+    let at = bytes.windows(part.len()).position(|window| window == part).unwrap();
+    [&bytes[..at], other, &bytes[at + part.len()..]].concat()
 }
 
 fn wal(start: u64, length: usize) -> Vec<u8> {
@@ -226,6 +240,15 @@ async fn the_server_that_is_none_is_understood_while_it_makes_sense() {
 }
 
 #[tokio::test]
+async fn a_sign_of_life_is_given_when_it_is_asked_for() {
+    // The rest is sent only when something was said in return.
+    let first = [message(b'W', &[0, 0, 0]), keepalive(0x302_0000)].concat();
+    let rest = stream().split_off(message(b'W', &[0, 0, 0]).len());
+    let answers = for_log(first).into_iter().chain([rest]).collect();
+    assert_eq!(take_log(answers).await.unwrap(), 131_073);
+}
+
+#[tokio::test]
 async fn what_the_protocol_does_not_allow_is_refused_by_name() {
     let huge = |tag: u8| [&[tag][..], &0x7fff_ffff_u32.to_be_bytes()].concat();
     let negative = |tag: u8| [&[tag][..], &0xffff_ffff_u32.to_be_bytes()].concat();
@@ -243,6 +266,9 @@ async fn what_the_protocol_does_not_allow_is_refused_by_name() {
         vec![login(), answer(&[Some("150014")]), answer(&[Some("7"), Some("1"), Some("here")])],
         with("150014", vec![huge(b'T')]),
         with("150014", vec![message(b'H', b"\0\0\0")]),
+        with("150014", vec![without(&backup(true), &piece(b"n", b"base.tar\0\0"))]),
+        with("150014", vec![without(&backup(true), &piece(b"n", b"16385.tar\0/srv/fast\0"))]),
+        with("150014", vec![replaced(&backup(true), b"16385.tar", b"16386.tar")]),
     ];
     for (at, answers) in cases.into_iter().enumerate() {
         let found = take_backup(answers).await.unwrap_err();
