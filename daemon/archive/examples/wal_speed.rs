@@ -33,14 +33,18 @@ async fn main() {
     let mut at = SEGMENT;
     println!("plain write and fdatasync of 16 MiB   {:>8.1} ms", raw(&folder, &segments[0]));
     println!("plain write and fdatasync of 200 B    {:>8.1} ms", raw(&folder, &segments[0][..200]));
-    at = single(&archive, &segments, at).await;
+    let (from, to) = streamed(&archive, &segments, at).await;
+    let own = segments.iter().map(Bytes::len).sum::<usize>() >> 20;
+    println!(
+        "resident at most                      {:>8} MiB, of which {own} are what is stored",
+        resident()
+    );
+    at = single(&archive, &segments, to).await;
     at = pushed(&archive, &segments, at).await;
-    at = pieces(&archive, &segments, at).await;
+    pieces(&archive, &segments, at).await;
     let tidied = tidy(&archive, SYSTEM, Duration::ZERO, Moment::from_millis(u64::MAX)).await.unwrap();
     println!("pieces tidied                         {:>8}", tidied.removed);
-    let (from, to) = streamed(&archive, &segments, at).await;
     fetched(&archive, &folder, (from, to)).await;
-    println!("resident at most                      {:>8} MiB", resident());
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -168,29 +172,50 @@ async fn streamed(archive: &Archive, segments: &[Bytes], from: u64) -> (u64, u64
 /// Segment by segment, as `restore_command`; beside it a plain copy.
 async fn fetched(archive: &Archive, folder: &Path, (from, to): (u64, u64)) {
     let target = folder.join("RECOVERYXLOG");
-    let spool = Spool::open(folder, archive, SYSTEM, 8).unwrap();
+    let spool = Spool::open(folder, "here", SYSTEM, 8).unwrap();
     let (mut took, mut spooled, mut copied) = (Vec::new(), Vec::new(), Vec::new());
     for at in (from..to).step_by(usize::try_from(SEGMENT).unwrap()).take(32) {
         let name = SegmentName::of(TIMELINE, Lsn::new(at), SegmentSize::DEFAULT).to_string();
-        let begun = Instant::now();
-        get(archive, SYSTEM, &name, &target, None, Duration::ZERO).await.unwrap();
-        took.push(millis(begun));
-        let begun = Instant::now();
-        std::fs::copy(&target, folder.join("copy")).unwrap();
-        copied.push(millis(begun));
+        took.push(
+            timed(&target, async || {
+                get(archive, SYSTEM, &name, &target, None, Duration::ZERO).await.unwrap();
+            })
+            .await,
+        );
+        std::fs::rename(&target, folder.join("source")).unwrap();
+        copied.push(
+            timed(&target, async || {
+                std::fs::copy(folder.join("source"), &target).unwrap();
+                std::fs::File::open(&target).unwrap().sync_data().unwrap();
+            })
+            .await,
+        );
+        std::fs::remove_file(&target).unwrap();
         if spool.hungry() {
             get_ahead(archive, SYSTEM, &name, &spool).await.unwrap();
+            continue;
         }
-        let begun = Instant::now();
-        get(archive, SYSTEM, &name, &target, Some(&spool), Duration::ZERO).await.unwrap();
-        spooled.push(millis(begun));
+        spooled.push(
+            timed(&target, async || {
+                get(archive, SYSTEM, &name, &target, Some(&spool), Duration::ZERO).await.unwrap();
+            })
+            .await,
+        );
+        std::fs::remove_file(&target).unwrap();
     }
     println!(
-        "a segment given back                  {:>8.1} ms; from the spool {:.2} ms; a copy {:.1} ms",
+        "a segment given back                  {:>8.1} ms; from the spool {:.2} ms; a copy, on the disk {:.1} ms",
         median(took),
         median(spooled),
         median(copied)
     );
+}
+
+async fn timed(target: &Path, act: impl AsyncFnOnce()) -> f64 {
+    assert!(!target.exists());
+    let begun = Instant::now();
+    act().await;
+    millis(begun)
 }
 
 /// Seconds of processor time of this process, in user and system mode.

@@ -24,6 +24,7 @@ mod objects;
 mod prefix;
 mod push;
 mod ranges;
+mod sealing;
 mod spool;
 mod tidy;
 mod writer;

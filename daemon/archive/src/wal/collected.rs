@@ -10,6 +10,8 @@ use bytes::{Bytes, BytesMut};
 use lifeboat_core::{Lsn, Moment};
 
 use super::names::SegmentSize;
+use super::sealing::Buffers;
+use crate::object::LONGEST_FRAME;
 
 /// A segment that fills within this time at its present speed is not cut into pieces first: that would be the same work
 /// twice.
@@ -20,6 +22,9 @@ const FAST: u64 = 8 << 20;
 
 /// What is left of a full segment is stored as a piece first when it is shorter than this and somebody waits for it.
 const SHORT_TAIL: usize = 1 << 20;
+
+/// A piece is one frame at most.
+const LONGEST_PIECE: usize = LONGEST_FRAME;
 
 /// A segment from its first byte on.
 pub(crate) struct Filling {
@@ -68,6 +73,8 @@ pub(crate) struct May {
 
 pub(crate) struct Collected {
     size: SegmentSize,
+    /// What segments are filled into.
+    pub(crate) buffers: Buffers,
     filling: Filling,
     /// Full, and not handed on; with what is still to be cut from it.
     full: VecDeque<(Filling, Moment)>,
@@ -79,8 +86,7 @@ pub(crate) struct Collected {
 }
 
 impl Filling {
-    fn new(start: Lsn, size: SegmentSize) -> Self {
-        let bytes = BytesMut::with_capacity(size.length());
+    fn new(start: Lsn, bytes: BytesMut) -> Self {
         Self { start, bytes, cut: 0, hasher: blake3::Hasher::new(), waiting_since: None }
     }
 
@@ -89,11 +95,14 @@ impl Filling {
     }
 
     fn cut(&mut self, received: Moment) -> Cut {
-        let part = self.cut..self.bytes.len();
+        let part = self.cut..self.bytes.len().min(self.cut + LONGEST_PIECE);
         let bytes = Bytes::copy_from_slice(&self.bytes[part.clone()]);
         let before = self.hasher.finalize().to_hex().to_string();
         self.hasher.update(&bytes);
-        (self.cut, self.waiting_since) = (part.end, None);
+        self.cut = part.end;
+        if self.cut == self.bytes.len() {
+            self.waiting_since = None;
+        }
         Cut { start: self.start, part, bytes, before, received }
     }
 }
@@ -101,13 +110,15 @@ impl Filling {
 impl Collected {
     /// `there` is what the segment that begins at `start` has already, `cut` how much of it is stored.
     pub(crate) fn new(start: Lsn, there: &[u8], cut: usize, size: SegmentSize, now: Moment) -> Self {
-        let mut filling = Filling::new(start, size);
+        let buffers = Buffers::default();
+        let mut filling = Filling::new(start, buffers.take(size.length()));
         filling.bytes.extend_from_slice(there);
         filling.hasher.update(&there[..cut]);
         filling.cut = cut;
         filling.waiting_since = (cut < there.len()).then_some(now);
         Self {
             size,
+            buffers,
             filling,
             full: VecDeque::new(),
             received: now,
@@ -144,7 +155,7 @@ impl Collected {
             self.filling.waiting_since.get_or_insert(now);
             bytes = rest;
             if self.filling.bytes.len() == self.size.length() {
-                let next = Filling::new(self.next(), self.size);
+                let next = Filling::new(self.next(), self.buffers.take(self.size.length()));
                 self.full.push_back((std::mem::replace(&mut self.filling, next), now));
             }
         }
@@ -186,8 +197,12 @@ impl Collected {
         if may.now < due {
             return Next::Wait(Some(due));
         }
-        self.last_piece = Some(may.now);
-        Next::Piece(self.filling.cut(self.received))
+        let cut = self.filling.cut(self.received);
+        // What did not fit into it is the next one, and that is due at once.
+        if self.filling.waiting_since.is_none() {
+            self.last_piece = Some(may.now);
+        }
+        Next::Piece(cut)
     }
 }
 

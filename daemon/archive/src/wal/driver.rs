@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use lifeboat_core::{Lsn, Moment, SystemIdentifier, Timeline};
 use lifeboat_engine::ports::ObjectName;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 use super::collected::{Cut, Full, May, Next};
 use super::names::{SegmentName, SegmentSize, piece_object, segment_object};
-use super::objects::{Patience, WalLabel, joined, put_once, seal_piece, seal_segment};
+use super::objects::{Patience, Sealed, WalLabel, joined, put_once, seal_piece};
+use super::sealing::{Buffers, seal_segment};
 use super::writer::{Held, Shared, WalOptions};
 use crate::archive::Archive;
 use crate::object::Kind;
@@ -37,6 +38,9 @@ pub(super) struct Driver {
     held: watch::Sender<Held>,
     flights: Vec<Flight>,
     begun: u64,
+    objects: Buffers,
+    /// Who has it seals a segment.
+    turn: Arc<Mutex<()>>,
     puts: JoinSet<Result<u64, Trouble>>,
 }
 
@@ -49,8 +53,21 @@ impl Driver {
         held: watch::Sender<Held>,
     ) -> Self {
         let (system, timeline, size) = of;
-        let (flights, puts) = (Vec::new(), JoinSet::new());
-        Self { archive, system, timeline, size, options, shared, held, flights, begun: 0, puts }
+        let (flights, puts, objects, turn) = (Vec::new(), JoinSet::new(), Buffers::default(), Arc::default());
+        Self {
+            archive,
+            system,
+            timeline,
+            size,
+            options,
+            shared,
+            held,
+            flights,
+            begun: 0,
+            objects,
+            turn,
+            puts,
+        }
     }
 
     /// Until the writer is dropped, or something cannot be stored.
@@ -131,7 +148,15 @@ impl Driver {
         let label = self.label(from, to, full.received, None);
         let archive = self.archive.clone();
         let sealed_as = name.clone();
-        let sealed = async move { seal_segment(&archive, &sealed_as, label, full.bytes).await };
+        let (plain, objects, turn) = (self.shared.buffers(), self.objects.clone(), self.turn.clone());
+        let sealed = async move {
+            // One after the other: each takes all cores.
+            let _turn = turn.lock().await;
+            let bytes = full.bytes.clone();
+            let sealed = seal_segment(&archive, &sealed_as, label, bytes, &objects).await?;
+            plain.give(full.bytes);
+            Ok(sealed)
+        };
         self.begin(name, Kind::Segment, (from, to, full.received), sealed);
         Ok(())
     }
@@ -141,17 +166,20 @@ impl Driver {
         name: ObjectName,
         kind: Kind,
         (from, to, received): (Lsn, Lsn, Moment),
-        sealed: impl Future<Output = Result<super::objects::Sealed, Trouble>> + Send + 'static,
+        sealed: impl Future<Output = Result<Sealed, Trouble>> + Send + 'static,
     ) {
         let id = self.begun;
         self.begun += 1;
         self.flights.push(Flight { id, from, to, received, kind, arrived: false });
-        let (archive, shared) = (self.archive.clone(), self.shared.clone());
+        let (archive, shared, objects) = (self.archive.clone(), self.shared.clone(), self.objects.clone());
         let (clock, patience) = (self.options.clock, self.options.patience);
         self.puts.spawn(async move {
             let sealed = sealed.await?;
             let patience = Patience::new(clock, patience);
-            put_once(&archive, &name, kind, sealed, patience, |error| shared.notice(error)).await?;
+            put_once(&archive, &name, kind, &sealed, patience, |error| shared.notice(error)).await?;
+            if kind == Kind::Segment {
+                objects.give(sealed.object);
+            }
             Ok(id)
         });
     }

@@ -74,8 +74,8 @@ pub async fn get(
     patience: Duration,
 ) -> Result<Got, Trouble> {
     let mut patience = Patience::new(Clock::start(), patience);
-    if let (Some(spool), Some(segment)) = (spool, SegmentName::parse(name))
-        && spool.take(segment, target)?
+    if let Some(spool) = spool
+        && spool.take(name, target)?
     {
         return Ok(Got::Found);
     }

@@ -1,10 +1,7 @@
-//! Objects of WAL: what their labels say, how they are sealed on all cores, written once, and compared.
+//! Objects of WAL: what their labels say, how they are written once, and compared.
 //!
 //! **Invariant:** a label is believed only when a part of the object that is bound to it has opened.
 
-use std::num::NonZero;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,11 +11,8 @@ use lifeboat_engine::ports::{ObjectName, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::Archive;
-use crate::object::{Kind, Opener, Sealer, TAIL, Trailer};
+use crate::object::{Kind, Opener, TAIL, Trailer};
 use crate::trouble::Trouble;
-
-/// How much of a segment is one frame: small enough that all cores have something to do.
-const FRAME: usize = 1 << 20;
 
 /// What is shorter is sealed where it is: it takes less time than to hand it over.
 const SHORT: usize = 64 * 1024;
@@ -72,70 +66,6 @@ pub(crate) async fn seal_piece(
     if length <= SHORT { seal() } else { joined(tokio::task::spawn_blocking(seal).await) }
 }
 
-/// One segment, on all cores.
-pub(crate) async fn seal_segment(
-    archive: &Archive,
-    name: &ObjectName,
-    label: WalLabel,
-    plain: Bytes,
-) -> Result<Sealed, Trouble> {
-    let (sealer, prologue) =
-        Sealer::begin(archive.keys().newest(), name, Kind::Segment, &label, archive.level())?;
-    let work = Arc::new((sealer, AtomicUsize::new(0), plain));
-    let count = work.2.len().div_ceil(FRAME);
-    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(count + 1);
-    let running: Vec<_> = (0..workers)
-        .map(|_| {
-            let work = Arc::clone(&work);
-            tokio::task::spawn_blocking(move || frames(&work.0, &work.1, &work.2))
-        })
-        .collect();
-    let (mut digest, mut frames) = (None, Vec::with_capacity(count));
-    for worker in running {
-        let done = joined(worker.await)?;
-        digest = digest.or(done.0);
-        frames.extend(done.1);
-    }
-    frames.sort_unstable_by_key(|(place, _)| *place);
-    let digest = digest.ok_or_else(|| Trouble::Broken("a digest was not taken".to_owned()))?;
-    let trailer = Trailer {
-        frames: frames.iter().map(|(_, frame)| u32::try_from(frame.len()).unwrap_or(u32::MAX)).collect(),
-        plain: work.2.len() as u64,
-        digest: Some(digest.clone()),
-    };
-    let end = work.0.end(&trailer)?;
-    let length = prologue.len() + end.len() + frames.iter().map(|(_, frame)| frame.len()).sum::<usize>();
-    let mut object = Vec::with_capacity(length);
-    object.extend_from_slice(&prologue);
-    for (_, frame) in frames {
-        object.extend_from_slice(&frame);
-    }
-    object.extend_from_slice(&end);
-    Ok(Sealed { object: object.into(), digest })
-}
-
-type Frames = (Option<String>, Vec<(u32, Vec<u8>)>);
-
-/// Takes what is to be done next until all is done: the digest first, then frame by frame.
-fn frames(sealer: &Sealer, next: &AtomicUsize, plain: &Bytes) -> Result<Frames, Trouble> {
-    let (mut digest, mut done) = (None, Vec::new());
-    loop {
-        let place = match next.fetch_add(1, Ordering::Relaxed).checked_sub(1) {
-            None => {
-                digest = Some(blake3::hash(plain).to_hex().to_string());
-                continue;
-            }
-            Some(place) => place,
-        };
-        let Some(part) = plain.chunks(FRAME).nth(place) else { return Ok((digest, done)) };
-        let (mut out, place) = (Vec::new(), u32::try_from(place).unwrap_or(u32::MAX));
-        sealer.frame(place, part, &mut out)?;
-        // What was reserved for the worst case is given back: it waits until the object is written.
-        out.shrink_to_fit();
-        done.push((place, out));
-    }
-}
-
 pub(crate) fn joined<T>(end: Result<Result<T, Trouble>, tokio::task::JoinError>) -> Result<T, Trouble> {
     end.unwrap_or_else(|error| Err(Trouble::Broken(format!("a task ended by itself: {error}"))))
 }
@@ -181,7 +111,7 @@ pub(crate) async fn put_once(
     archive: &Archive,
     name: &ObjectName,
     kind: Kind,
-    sealed: Sealed,
+    sealed: &Sealed,
     mut patience: Patience,
     notice: impl Fn(Option<&StoreError>),
 ) -> Result<(), Trouble> {

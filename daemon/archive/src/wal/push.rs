@@ -14,7 +14,8 @@ use serde::Serialize;
 
 use super::history::{LONGEST_HISTORY, parse_history};
 use super::names::{SegmentName, SegmentSize, folder, history_object, history_of, segment_object};
-use super::objects::{Patience, Sealed, WalLabel, put_once, seal_segment};
+use super::objects::{Patience, Sealed, WalLabel, put_once};
+use super::sealing::{Buffers, seal_segment};
 use crate::archive::{Archive, name};
 use crate::object::Kind;
 use crate::trouble::Trouble;
@@ -162,7 +163,7 @@ async fn store_text(
         digest: blake3::hash(&text).to_hex().to_string(),
     };
     let patience = Patience::new(Clock::start(), patience);
-    put_once(archive, object, Kind::History, sealed, patience, |_| {}).await
+    put_once(archive, object, Kind::History, &sealed, patience, |_| {}).await
 }
 
 async fn store_segment(
@@ -186,8 +187,8 @@ async fn store_segment(
         held: start,
         before: None,
     };
-    let sealed = seal_segment(archive, &object, label, plain).await?;
-    put_once(archive, &object, Kind::Segment, sealed, Patience::new(clock, patience), |_| {}).await
+    let sealed = seal_segment(archive, &object, label, plain, &Buffers::default()).await?;
+    put_once(archive, &object, Kind::Segment, &sealed, Patience::new(clock, patience), |_| {}).await
 }
 
 /// A segment's file, if it is what its name says.

@@ -14,7 +14,6 @@ use lifeboat_core::SystemIdentifier;
 use rustix::fs::{FlockOperation, flock};
 
 use super::names::SegmentName;
-use crate::archive::Archive;
 use crate::trouble::Trouble;
 
 /// A folder for the segments that will be asked for next.
@@ -25,18 +24,14 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// In a folder of its own below `parent`, for one archive and system; best on the file system of the data folder, so
-    /// that a file is renamed and not copied. At most `ahead` segments are in it.
+    /// In a folder of its own below `parent`, for one archive, by where it is, and one system; best on the file system of the
+    /// data folder, so that a file is renamed and not copied. At most `ahead` segments are in it.
     ///
     /// # Errors
     /// The folder cannot be made.
-    pub fn open(
-        parent: &Path,
-        archive: &Archive,
-        system: SystemIdentifier,
-        ahead: usize,
-    ) -> Result<Self, Trouble> {
-        let folder = parent.join(format!("lifeboat-{}-{:016x}", archive.id(), system.get()));
+    pub fn open(parent: &Path, place: &str, system: SystemIdentifier, ahead: usize) -> Result<Self, Trouble> {
+        let place = blake3::hash(place.as_bytes()).to_hex();
+        let folder = parent.join(format!("lifeboat-{}-{:016x}", &place.as_str()[..16], system.get()));
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(|source| Trouble::file(&folder, source))?;
         Ok(Self { folder, ahead })
@@ -56,8 +51,12 @@ impl Spool {
         self.path(segment).exists()
     }
 
-    /// Moves it to `target`, if it is here.
-    pub(crate) fn take(&self, segment: SegmentName, target: &Path) -> Result<bool, Trouble> {
+    /// Moves the segment of that name to `target`, if it is here: the archive needs not even be opened for it.
+    ///
+    /// # Errors
+    /// It is here and cannot be moved.
+    pub fn take(&self, name: &str, target: &Path) -> Result<bool, Trouble> {
+        let Some(segment) = SegmentName::parse(name) else { return Ok(false) };
         let path = self.path(segment);
         let failed = |source| Trouble::file(target, source);
         match std::fs::rename(&path, target) {

@@ -11,8 +11,9 @@ use lifeboat_engine::ports::{Listed, ObjectName, StoreError};
 
 use super::fetch::{size_of, whole};
 use super::names::{Entry, SegmentName, entry, segment_object, system_folder};
-use super::objects::{Patience, WalLabel, label_of, put_once, seal_segment};
+use super::objects::{Patience, WalLabel, label_of, put_once};
 use super::prefix::assemble;
+use super::sealing::{Buffers, seal_segment};
 use crate::archive::Archive;
 use crate::object::Kind;
 use crate::trouble::Trouble;
@@ -144,9 +145,9 @@ async fn make_whole(
     let end = Lsn::new(start.get() + size.bytes());
     let label = WalLabel { start, end, held: label.held.min(start), before: None, ..label };
     let object = segment_object(system, segment)?;
-    let sealed = seal_segment(archive, &object, label, prefix.bytes.into()).await?;
+    let sealed = seal_segment(archive, &object, label, prefix.bytes.into(), &Buffers::default()).await?;
     let patience = Patience::new(Clock::start(), Duration::ZERO);
-    put_once(archive, &object, Kind::Segment, sealed, patience, |_| {}).await?;
+    put_once(archive, &object, Kind::Segment, &sealed, patience, |_| {}).await?;
     Ok(true)
 }
 

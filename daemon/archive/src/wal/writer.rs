@@ -22,6 +22,7 @@ use super::driver::Driver;
 use super::names::{SegmentName, SegmentSize};
 use super::objects::Patience;
 use super::ranges::Gap;
+use super::sealing::Buffers;
 use crate::archive::Archive;
 use crate::trouble::Trouble;
 
@@ -99,6 +100,10 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn collected(&self) -> MutexGuard<'_, Collected> {
         self.collected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn buffers(&self) -> Buffers {
+        self.collected().buffers.clone()
     }
 
     pub(super) fn notice(&self, error: Option<&StoreError>) {

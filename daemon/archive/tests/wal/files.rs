@@ -83,7 +83,7 @@ async fn segments_are_fetched_ahead_and_taken_from_the_spool() {
     let mut writer = world.writer(FIRST, when_asked()).await;
     writer.append(lsn(MIB), between(&all, MIB, 6 * MIB + 100)).await.unwrap();
     writer.flush().await.unwrap();
-    let spool = Spool::open(world.folder.path(), &world.archive, SYSTEM, 3).unwrap();
+    let spool = Spool::open(&world.path("spool"), "here", SYSTEM, 3).unwrap();
     let target = world.path("RECOVERYXLOG");
     assert!(spool.hungry());
     assert_eq!(get_ahead(&world.archive, SYSTEM, &segment(FIRST, MIB), &spool).await.unwrap(), 3);
@@ -103,11 +103,8 @@ async fn segments_are_fetched_ahead_and_taken_from_the_spool() {
     assert_eq!((got, &read(&target)[..100]), (Got::Found, &between(&all, 6 * MIB, 6 * MIB + 100)[..]));
     // What is behind is removed: one that was fetched and never asked for.
     assert_eq!(get_ahead(&world.archive, SYSTEM, &segment(FIRST, 5 * MIB), &spool).await.unwrap(), 0);
-    let kept = std::fs::read_dir(world.folder.path().join(format!(
-        "lifeboat-{}-{:016x}",
-        world.archive.id(),
-        SYSTEM.get()
-    )));
+    let own = std::fs::read_dir(world.path("spool")).unwrap().next().unwrap().unwrap();
+    let kept = std::fs::read_dir(own.path());
     assert_eq!(kept.unwrap().count(), 1, "the lock only");
 }
 
