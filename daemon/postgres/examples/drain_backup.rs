@@ -68,8 +68,8 @@ async fn drain_log(endpoint: &Endpoint, begun: Lsn) {
     let (took, cost) = (started.elapsed().as_secs_f64(), processor_seconds() - before);
     let megabytes = stream.position().ahead_of(begun) as f64 / 1e6;
     let rate = megabytes / took;
-    writeln!(stdout(), "log: {megabytes:.0} MB in {took:.2} s, {rate:.0} MB/s, {cost:.2} CPU s here")
-        .unwrap();
+    let mut out = stdout();
+    writeln!(out, "log: {megabytes:.0} MB in {took:.2} s, {rate:.0} MB/s, {cost:.2} CPU s here").unwrap();
 }
 
 fn endpoint(host: &str, port: u16, user: &str) -> Endpoint {

@@ -1,3 +1,5 @@
+//! Archives as servers write them, and as nobody may.
+
 use super::*;
 
 /// A header as the server writes it.
