@@ -98,6 +98,9 @@ const HANDFUL: u64 = 64;
 const REST: u64 = 6_000;
 const LONGEST: u64 = 800_000;
 
+/// How much longer, when something was begun shortly before: it has time to end.
+const LAST: u64 = 120_000;
+
 /// How long before that persons begin nothing new: what they began has time to end.
 const PATIENCE: u64 = 500_000;
 
@@ -203,6 +206,9 @@ fn settle(world: &mut World, kind: Kind, horizon: u64) {
         let book = &world.oracle.book;
         let rests = book.open.is_none() && world.acknowledges(book.primary);
         rested = if rests { rested + 1_000 } else { 0 };
+    }
+    while world.now < end + LAST && world.oracle.book.hangs().is_some() {
+        world.pass(world.now + 1_000);
     }
 }
 

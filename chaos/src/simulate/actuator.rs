@@ -28,6 +28,8 @@ const CACHED: u64 = 2_000;
 pub(crate) struct Effect {
     pub(crate) agent: usize,
     pub(crate) life: u32,
+    /// In which of its tenures.
+    stint: u32,
     pub(crate) command: Command,
     pub(crate) epoch: Epoch,
     /// When it began.
@@ -49,8 +51,16 @@ enum Found {
 }
 
 impl Effect {
-    pub(crate) const fn new(agent: usize, life: u32, command: Command, epoch: Epoch, begun: u64) -> Self {
-        Self { agent, life, command, epoch, begun, closed_at: None, flying: false, awaited: true }
+    /// `when` is in which life of its agent, and in which of its tenures.
+    pub(crate) const fn new(
+        agent: usize,
+        when: (u32, u32),
+        command: Command,
+        epoch: Epoch,
+        begun: u64,
+    ) -> Self {
+        let (life, stint) = when;
+        Self { agent, life, stint, command, epoch, begun, closed_at: None, flying: false, awaited: true }
     }
 }
 
@@ -83,7 +93,8 @@ impl World {
     /// An effect comes to what it is to change.
     pub(crate) fn affect(&mut self, mut effect: Box<Effect>) {
         let a = effect.agent;
-        let gone = !self.agents[a].up || self.agents[a].life != effect.life;
+        let agent = &self.agents[a];
+        let gone = !agent.up || agent.life != effect.life || agent.stints != effect.stint;
         if gone && !effect.flying {
             return;
         }

@@ -33,6 +33,8 @@ pub(crate) struct Agent {
     pub(crate) up: bool,
     /// Counts starts: what was under way before is nobody's after.
     pub(crate) life: u32,
+    /// Counts the tenures that it has given up: what it had begun and not sent is dropped with each.
+    pub(crate) stints: u32,
     /// How many faults keep it from running.
     pub(crate) killed: u8,
     /// How many faults hold it still.
@@ -94,6 +96,7 @@ impl Agent {
             guardian,
             up: false,
             life: 0,
+            stints: 0,
             killed: 0,
             frozen: 0,
             deferred: Vec::new(),
@@ -480,7 +483,7 @@ impl World {
             return self.depose(a);
         }
         self.agents[a].append = None;
-        let life = self.agents[a].life;
+        let (life, stint) = (self.agents[a].life, self.agents[a].stints);
         self.agents[a].copy.extend(append.records);
         if self.agents[a].disk_fails {
             self.crash(a);
@@ -489,7 +492,7 @@ impl World {
         self.take_beliefs(a);
         let epoch = lifeboat_core::Epoch::new(self.agents[a].believes.1);
         for command in append.commands {
-            self.begin(Effect::new(a, life, command, epoch, self.now));
+            self.begin(Effect::new(a, (life, stint), command, epoch, self.now));
         }
         self.drain(a);
     }
@@ -508,6 +511,7 @@ impl World {
         self.agents[a].append = None;
         let moment = self.moment(a);
         let agent = &mut self.agents[a];
+        agent.stints += 1;
         let decision = agent.guardian.decide(moment, Event::Deposed);
         agent.guardian.reread(agent.copy.iter().map(Rc::as_ref));
         self.stood_by(a, &decision);

@@ -239,19 +239,17 @@ impl Oracle {
     fn justified(&mut self, from: lifeboat_core::RegionName, facts: &Facts) {
         let Some(r) = region(&from) else { return };
         let since = facts.now.saturating_sub(FRESHNESS + 2_000);
-        let lies = |a: usize| self.lied_at[a][r].is_some_and(|at| at >= since);
-        let votes = (0..3).filter(|a| {
-            let saw = self.looks[*a][r].lost_until.is_some_and(|at| at >= since);
-            let connected = self.outside_at[*a].is_some_and(|at| at >= since);
-            saw && connected && !lies(*a)
-        });
-        let votes = votes.count();
+        let saw = |a: usize| {
+            let saw = self.looks[a][r].lost_until.is_some_and(|at| at >= since);
+            saw && self.outside_at[a].is_some_and(|at| at >= since)
+        };
+        let votes = (0..3).filter(|a| saw(*a)).count();
         // A vantage that lies has one of the votes; the others are still the truth's.
-        let lies = (0..3).filter(|a| lies(*a)).count();
+        let lies = (0..3).filter(|a| self.lied_at[*a][r].is_some_and(|at| at >= since) && !saw(*a)).count();
         if votes < QUORUM.saturating_sub(lies).max(1) {
             self.violation(
                 facts.now,
-                format!("a false failover: {votes} honest vantages see {from} as lost"),
+                format!("a false failover: {votes} vantages see {from} as lost, and {lies} say so"),
             );
         }
     }

@@ -142,7 +142,11 @@ fn storm(chance: &mut Chance) -> Vec<Happening> {
         let at = FIRST + chance.below(30_000);
         let lasts = chance.pick(&[800, 2_500, 5_000, 9_000, 15_000]);
         let fault = nuisance(chance);
-        all.push(happening(at, Some(lasts), fault));
+        // Two of three that lie are a quorum, and no rule helps against that.
+        let lies = |fault: &Fault| matches!(fault, Fault::Lie { .. });
+        if !(lies(&fault) && all.iter().any(|known| lies(&known.fault))) {
+            all.push(happening(at, Some(lasts), fault));
+        }
     }
     all
 }
