@@ -285,7 +285,11 @@ impl Oracle {
         }
         // Clocks may be this wrong, and the newest commit is not the newest heartbeat's.
         let allowed = self.rpo + self.rpo / 8 + 200;
-        let accepted = self.book.accepted.map(|accepted| accepted.saturating_add(allowed));
+        // What a person accepts is told by a clock that may be as wrong.
+        let accepted = self.book.accepted.map(|accepted| {
+            let told = accepted.saturating_add(accepted / 8);
+            told.saturating_add(allowed)
+        });
         if lost > accepted.unwrap_or(allowed) {
             let rpo = self.rpo;
             self.violation(now, format!("a silent loss: {region} is promoted, {lost} ms are lost, the RPO is {rpo} ms, accepted {:?}", self.book.accepted));
