@@ -7,6 +7,8 @@
 
 pub(crate) mod base;
 pub(crate) mod stream;
+#[cfg(test)]
+mod tests;
 mod trouble;
 
 pub(crate) use trouble::Trouble;
