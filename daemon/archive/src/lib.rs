@@ -16,10 +16,13 @@ pub mod restore;
 pub mod retention;
 mod stream;
 mod trouble;
+pub mod verify;
 pub mod wal;
 
 pub use archive::{Archive, LEVEL};
 pub use backup::{Backup, Ending, FileHeading, Summary};
+pub use manifest::catalog::catalog;
 pub use manifest::{BackupId, Manifest, Point, PointLabel};
 pub use restore::Plan;
 pub use trouble::Trouble;
+pub use verify::verify;

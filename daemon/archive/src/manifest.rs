@@ -7,6 +7,7 @@
 //! **Invariant:** a backup whose manifest cannot be seen is none; all that a manifest names was durable before it was written.
 //! **Invariant:** a manifest that was read is the one of that name, of that system, signed with a key of this archive.
 
+pub mod catalog;
 pub(crate) mod listing;
 pub mod tree;
 

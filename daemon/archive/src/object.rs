@@ -103,7 +103,7 @@ pub struct Trailer {
 }
 
 thread_local! {
-    static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
+    static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>, Vec<u8>)>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
     static OPENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -160,23 +160,19 @@ impl Sealer {
         }
         let start = out.len();
         let body = start + FRAME_HEAD;
-        out.resize(body + plain.len() + TAG, 0);
-        let packed = compress(self.level, plain, &mut out[body..body + plain.len()]);
+        out.extend_from_slice(&[0; FRAME_HEAD]);
         let plain_length = u32::try_from(plain.len()).unwrap_or(u32::MAX);
-        let (stored, word) = match packed {
-            Some(length) => (length, plain_length),
-            None => {
-                out[body..body + plain.len()].copy_from_slice(plain);
-                (plain.len(), plain_length | PLAIN)
-            }
+        let word = if compress(self.level, plain, out) {
+            plain_length
+        } else {
+            out.extend_from_slice(plain);
+            plain_length | PLAIN
         };
         let (nonce, aad) = (nonce(place), self.aad(word));
-        let sealed =
-            self.cipher.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut out[body..body + stored]);
+        let sealed = self.cipher.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut out[body..]);
         let tag = sealed.map_err(|_| Trouble::Broken("a frame cannot be sealed".to_owned()))?;
-        out.truncate(body + stored);
         out.extend_from_slice(tag.as_ref());
-        let length = u32::try_from(stored + TAG).unwrap_or(u32::MAX);
+        let length = u32::try_from(out.len() - body).unwrap_or(u32::MAX);
         out[start..start + 4].copy_from_slice(&length.to_le_bytes());
         out[start + 4..body].copy_from_slice(&word.to_le_bytes());
         Ok(())
@@ -223,16 +219,24 @@ fn bound_to(prologue: &[u8; 32], word: u32) -> [u8; 36] {
     aad
 }
 
-/// How much of `room` it takes when it is compressed; none when that gains nothing.
-fn compress(level: i32, plain: &[u8], room: &mut [u8]) -> Option<usize> {
+/// Appends it, compressed; or nothing, when that gains nothing.
+fn compress(level: i32, plain: &[u8], out: &mut Vec<u8>) -> bool {
     COMPRESSOR.with_borrow_mut(|kept| {
-        if kept.as_ref().is_none_or(|(have, _)| *have != level) {
-            *kept = Compressor::new(level).ok().map(|compressor| (level, compressor));
+        if kept.as_ref().is_none_or(|(have, _, _)| *have != level) {
+            *kept = Compressor::new(level).ok().map(|compressor| (level, compressor, Vec::new()));
         }
-        let (_, compressor) = kept.as_mut()?;
-        // What does not fit into less room than it has fails, and is stored as it is.
-        let less = room.len().checked_sub(room.len() / 64 + 1)?;
-        compressor.compress_to_buffer(plain, &mut room[..less]).ok()
+        let Some((_, compressor, room)) = kept.as_mut() else { return false };
+        // What does not fit into less room than it has fails, and is stored as it is. The room is kept: to clear it for
+        // each frame would cost as much as sealing it.
+        let Some(less) = plain.len().checked_sub(plain.len() / 64 + 1) else { return false };
+        room.clear();
+        room.reserve_exact(less);
+        let packed = compressor.compress_to_buffer(plain, room);
+        let gains = packed.is_ok_and(|packed| packed <= less);
+        if gains {
+            out.extend_from_slice(room);
+        }
+        gains
     })
 }
 

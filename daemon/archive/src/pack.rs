@@ -12,9 +12,10 @@ use lifeboat_core::SystemIdentifier;
 use lifeboat_engine::ports::{ObjectName, StoreError};
 
 use crate::archive::Archive;
+use crate::keys::KeyRing;
 use crate::manifest::listing::LONGEST_LINE;
 use crate::manifest::{BackupId, object_name};
-use crate::object::{Kind, LONGEST_SEALED, Opener, TAIL};
+use crate::object::{FRAME_HEAD, Kind, LONGEST_SEALED, Opener, TAIL, Trailer};
 use crate::stream::{FRAME, PACK_FRAMES, PackLabel, Stream};
 use crate::trouble::Trouble;
 
@@ -93,33 +94,91 @@ impl Tables {
         let store = self.archive.store();
         let size = store.size(&name).await?.ok_or_else(|| StoreError::Missing(name.clone()))?;
         let first = store.get(&name, 0..Opener::PROLOGUE as u64).await?;
-        let opener = Opener::begin(self.archive.keys(), &name, &first)?;
-        let wrong = |why: &str| Trouble::damaged(&name, why);
-        if opener.kind() != Kind::Pack {
-            return Err(wrong("it is of another kind"));
-        }
-        let label: PackLabel = opener.label()?;
-        if label != (PackLabel { backup: backup.clone(), stream, pack }) {
-            return Err(wrong("it is another object: its label has another backup, stream or number"));
-        }
+        let opener = opener_of(self.archive.keys(), &name, backup, stream, pack, &first)?;
         let tail = store.get(&name, size.saturating_sub(TAIL)..size).await?;
         let (trailer, from_end) = opener.end(&tail)?;
-        let mut starts = vec![opener.prologue() as u64];
-        for length in &trailer.frames {
-            let last = starts.last().copied().unwrap_or_default();
-            starts.push(last + u64::from(*length));
-        }
-        let ends = starts.last().copied().unwrap_or_default();
-        let frames = trailer.frames.len() as u64;
-        let long = trailer.frames.iter().any(|length| *length as usize > LONGEST_SEALED + 8);
-        if frames == 0 || frames > PACK_FRAMES || long || ends + from_end as u64 != size {
-            return Err(wrong("it does not hold what its trailer says"));
-        }
-        if trailer.plain > frames * FRAME as u64 || trailer.plain <= (frames - 1) * FRAME as u64 {
-            return Err(wrong("its frames do not have the length of frames"));
-        }
-        Ok(Table { name, opener, starts })
+        table_of(name, opener, &trailer, from_end, size)
     }
+}
+
+/// What opens a pack, when it is the one of that name.
+fn opener_of(
+    keys: &KeyRing,
+    name: &ObjectName,
+    backup: &BackupId,
+    stream: Stream,
+    pack: u32,
+    first: &[u8],
+) -> Result<Opener, Trouble> {
+    let opener = Opener::begin(keys, name, first)?;
+    if opener.kind() != Kind::Pack {
+        return Err(Trouble::damaged(name, "it is of another kind"));
+    }
+    let label: PackLabel = opener.label()?;
+    if label == (PackLabel { backup: backup.clone(), stream, pack }) {
+        Ok(opener)
+    } else {
+        Err(Trouble::damaged(name, "it is another object: its label has another backup, stream or number"))
+    }
+}
+
+fn table_of(
+    name: ObjectName,
+    opener: Opener,
+    trailer: &Trailer,
+    from_end: usize,
+    size: u64,
+) -> Result<Table, Trouble> {
+    let wrong = |why: &str| Trouble::damaged(&name, why);
+    let mut starts = vec![opener.prologue() as u64];
+    for length in &trailer.frames {
+        let last = starts.last().copied().unwrap_or_default();
+        starts.push(last + u64::from(*length));
+    }
+    let ends = starts.last().copied().unwrap_or_default();
+    let frames = trailer.frames.len() as u64;
+    let long = trailer.frames.iter().any(|length| *length as usize > LONGEST_SEALED + FRAME_HEAD);
+    if frames == 0 || frames > PACK_FRAMES || long || ends + from_end as u64 != size {
+        return Err(wrong("it does not hold what its trailer says"));
+    }
+    if trailer.plain > frames * FRAME as u64 || trailer.plain <= (frames - 1) * FRAME as u64 {
+        return Err(wrong("its frames do not have the length of frames"));
+    }
+    Ok(Table { name, opener, starts })
+}
+
+/// The longest a pack can be.
+pub(crate) const LONGEST_PACK: u64 = PACK_FRAMES * (FRAME as u64 + 64) + Opener::PROLOGUE as u64 + TAIL;
+
+/// Opens every frame of a pack.
+///
+/// # Errors
+/// It is not the one of that name, is not whole, or is not as long as its place in its stream asks for.
+pub(crate) fn pack_whole(
+    keys: &KeyRing,
+    name: &ObjectName,
+    source: &Source,
+    pack: u32,
+    object: &[u8],
+) -> Result<(), Trouble> {
+    let opener = opener_of(keys, name, &source.backup, source.stream, pack, object)?;
+    let (trailer, from_end) = opener.end(object)?;
+    let table = table_of(name.clone(), opener, &trailer, from_end, object.len() as u64)?;
+    let first = u64::from(pack.saturating_sub(1)) * PACK_FRAMES;
+    let mut plain = Vec::with_capacity(FRAME);
+    let mut places = 0_u32;
+    for ends in table.starts.windows(2) {
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(object.len());
+        table.opener.frame_into(places, &object[place(ends[0])..place(ends[1])], &mut plain)?;
+        if plain.len() as u64 != source.frame_length(first + u64::from(places)) {
+            return Err(Trouble::damaged(name, format!("frame {places} does not have its length")));
+        }
+        places += 1;
+    }
+    if places < PACK_FRAMES as u32 && source.frame_length(first + u64::from(places)) > 0 {
+        return Err(Trouble::damaged(name, "frames are missing at its end"));
+    }
+    Ok(())
 }
 
 /// Reads streams of one system's backups, at any place; fast where the places follow each other.

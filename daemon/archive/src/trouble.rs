@@ -76,6 +76,14 @@ pub enum Trouble {
         /// Of which backup.
         backup: String,
     },
+    /// The store has an object and does not give it.
+    #[error("{name} cannot be read: {why}")]
+    Unreadable {
+        /// Which.
+        name: ObjectName,
+        /// What the store said.
+        why: String,
+    },
     /// It was refused before anything was done.
     #[error("{0}")]
     Refused(String),
