@@ -66,10 +66,11 @@ async fn main() -> Result<(), Trouble> {
         archive => archive?,
     };
     let clock = Clock::start();
+    let system = system_of(&folder);
     let mut previous = None;
     for what in ["backup", "unchanged"] {
         let stretch = Stretch::begin();
-        let done = tree::store(&archive, &folder, 7, clock.now(), previous.as_ref()).await?;
+        let done = tree::store(&archive, &folder, system, clock.now(), previous.as_ref()).await?;
         let sums = done.sums;
         let more = format!(
             "stored {:.1} MB in {} objects, {} files, new {:.1} MB",
@@ -83,15 +84,26 @@ async fn main() -> Result<(), Trouble> {
     }
     let Some(backup) = previous else { return Ok(()) };
     if let Some(scratch) = words.next() {
-        restore(&archive, &backup, &scratch).await?;
+        restore(&archive, system, &backup, &scratch).await?;
     }
     Ok(())
 }
 
-async fn restore(archive: &Archive, backup: &lifeboat_archive::BackupId, to: &Path) -> Result<(), Trouble> {
+/// The system identifier of the cluster in a folder, so that it can be restored over itself; one of nobody's without one.
+fn system_of(folder: &Path) -> SystemIdentifier {
+    let control = std::fs::read(folder.join("global/pg_control")).unwrap_or_default();
+    SystemIdentifier::new(control.first_chunk().map_or(7, |bytes| u64::from_ne_bytes(*bytes)))
+}
+
+async fn restore(
+    archive: &Archive,
+    system: SystemIdentifier,
+    backup: &lifeboat_archive::BackupId,
+    to: &Path,
+) -> Result<(), Trouble> {
     for what in ["restore", "delta"] {
         let stretch = Stretch::begin();
-        let plan = Plan::of(archive, SystemIdentifier::new(7), backup).await?;
+        let plan = Plan::of(archive, system, backup).await?;
         let options = Options { delta: what == "delta", ..Options::default() };
         let done = plan.run(to, &options, Arc::new(|_| {})).await?;
         stretch.end(what, done.bytes, &format!("kept {:.1} MB", done.kept as f64 / 1e6));

@@ -73,7 +73,7 @@ pub struct Finding {
     pub fault: Fault,
     /// The same, for people.
     pub why: String,
-    /// The backups that cannot be restored because of it.
+    /// The backups that need it. What holds fingerprints (`prints-…`) is not needed to restore, only to compare.
     pub backups: Vec<BackupId>,
 }
 

@@ -11,11 +11,11 @@ use lifeboat_archive::{Archive, Backup, BackupId, Ending, FileHeading, Point, Su
 use lifeboat_core::{AgentName, DatabaseName, Epoch, Lsn, Moment, SystemIdentifier, Timeline, WorkloadName};
 
 /// A point of that system, at that moment.
-pub(crate) fn point(system: u64, begun: Moment) -> Point {
+pub(crate) fn point(system: SystemIdentifier, begun: Moment) -> Point {
     Point {
         workload: WorkloadName::new("shop"),
         database: DatabaseName::new("main"),
-        system: SystemIdentifier::new(system),
+        system,
         timeline: Timeline::new(1),
         start: Lsn::new(0x200_0028),
         begun,
@@ -88,7 +88,7 @@ pub(crate) async fn give(backup: &mut Backup, folder: &Path) -> Result<(), Troub
 pub(crate) async fn store(
     archive: &Archive,
     folder: &Path,
-    system: u64,
+    system: SystemIdentifier,
     now: Moment,
     previous: Option<&BackupId>,
 ) -> Result<Summary, Trouble> {
