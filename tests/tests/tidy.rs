@@ -8,7 +8,7 @@ use lifeboat_tests::workspace;
 use serde_json::Value;
 
 /// Which packages may depend on which: on lower ranks only (`daemon/ARCHITECTURE.md`).
-const RANKS: [(&str, u8); 14] = [
+const RANKS: [(&str, u8); 15] = [
     ("lifeboat-runbooks", 0),
     ("lifeboat-core", 1),
     ("lifeboat-config", 2),
@@ -20,6 +20,7 @@ const RANKS: [(&str, u8); 14] = [
     ("lifeboat-sentry", 3),
     ("lifeboat-archive", 3),
     ("lifeboat-aws", 3),
+    ("lifeboat-gcp", 3),
     ("lifeboat-chaos", 3),
     ("lifeboat", 4),
     ("lifeboat-tests", 5),
