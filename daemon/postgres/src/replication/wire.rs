@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use fallible_iterator::FallibleIterator;
+use futures::FutureExt;
 use postgres_protocol::message::backend::{COPY_DATA_TAG, DataRowBody, Header, Message};
 use postgres_protocol::message::frontend;
 
@@ -73,6 +74,20 @@ pub(super) struct Wire {
     pub(super) act: &'static str,
     /// How long nothing may come.
     pub(super) patience: Duration,
+}
+
+/// Takes its leave, so that the server's log does not call it lost; without waiting, when there is room for it.
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if self.outbox.is_empty() {
+            frontend::terminate(&mut self.outbox);
+            let leaving = async {
+                self.socket.write(&mut self.outbox).await?;
+                self.socket.flush().await
+            };
+            leaving.now_or_never();
+        }
+    }
 }
 
 impl Wire {

@@ -340,3 +340,22 @@ async fn nothing_is_reported_that_was_not_sent() {
     assert!(matches!(stream.report(beyond, beyond, beyond, false).await, Err(Error::Misuse(_))));
     assert!(stream.go_on_from(now.flushed).is_err());
 }
+
+#[tokio::test]
+async fn a_stream_that_is_dropped_takes_its_leave() {
+    let cluster = Cluster::start("").await;
+    let mut replication = cluster.replication().await;
+    let now = replication.identify().await.unwrap();
+    let stream = replication.wal(None, now.timeline, now.flushed).await.unwrap();
+    crate::cluster::until("it streams", async || {
+        cluster.value("SELECT string_agg(state, ',') FROM pg_stat_replication").await == "streaming"
+    })
+    .await;
+    drop(stream);
+    crate::cluster::until("it is gone", async || {
+        cluster.value("SELECT count(*) FROM pg_stat_replication").await == "0"
+    })
+    .await;
+    let log = fs::read_to_string(cluster.data.with_extension("log")).unwrap();
+    assert!(!log.contains("unexpected EOF") && !log.contains("Connection reset"), "{log}");
+}
