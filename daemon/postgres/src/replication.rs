@@ -108,7 +108,7 @@ impl Replication {
     /// `Refused` for a timeline without one, as the first is.
     pub async fn timeline_history(&mut self, timeline: Timeline) -> Result<(String, Bytes), Error> {
         let rows = self.wire.ask("TIMELINE_HISTORY", &format!("TIMELINE_HISTORY {timeline}")).await?;
-        let read = |row: &Row| Some((row.text(0)?.to_owned(), Bytes::copy_from_slice(row.bytes(1)?)));
+        let read = |row: &Row| Some((row.text(0)?.to_owned(), row.bytes(1)?.clone()));
         let (name, content) = rows.first().and_then(read).ok_or(Error::Protocol("no history"))?;
         if name != format!("{:08X}.history", timeline.get()) {
             return Err(Error::Protocol("the history of another timeline"));

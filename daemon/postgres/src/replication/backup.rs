@@ -19,7 +19,7 @@ pub use self::item::{End, Entry, Item, Tablespace};
 use super::error::Error;
 use super::notice::Said;
 use super::tar::{Kind, Member, Part, Tar};
-use super::wire::{Next, Row, Wire};
+use super::wire::{Next, Row, Rows, Wire};
 
 const ACT: &str = "the base backup";
 
@@ -315,14 +315,12 @@ fn warning(said: &Said) -> Item {
 
 /// The rows of one of the results that a base backup begins with.
 async fn result(wire: &mut Wire) -> Result<Vec<Row>, Error> {
-    /// More tablespaces than this no cluster has.
-    const MOST_ROWS: usize = 10_000;
-    let mut rows = Vec::new();
+    let mut rows = Rows::default();
     loop {
         match wire.message().await? {
-            Message::DataRow(body) if rows.len() < MOST_ROWS => rows.push(Row::read(&body)?),
+            Message::DataRow(body) => rows.push(&body)?,
             Message::RowDescription(_) | Message::NoticeResponse(_) => {}
-            Message::CommandComplete(_) => return Ok(rows),
+            Message::CommandComplete(_) => return Ok(rows.done()),
             Message::ErrorResponse(body) => return Err(Error::said(ACT, Said::read(body.fields()))),
             _ => return Err(Error::Protocol("not the beginning of a base backup")),
         }

@@ -38,15 +38,38 @@ pub(super) enum Next {
     Copy,
 }
 
-/// A row of an answer.
+/// A row of an answer. It keeps no more than its own bytes, whatever it came among.
 pub(super) struct Row {
     cells: Vec<Option<Bytes>>,
 }
 
+/// The rows of one answer.
+#[derive(Default)]
+pub(super) struct Rows {
+    rows: Vec<Row>,
+    size: usize,
+}
+
+impl Rows {
+    pub(super) fn push(&mut self, body: &DataRowBody) -> Result<(), Error> {
+        let row = Row::read(body)?;
+        self.size += size_of::<Row>() + body.buffer().len() + row.cells.len() * size_of::<Option<Bytes>>();
+        if self.size > LONGEST_ANSWER {
+            return Err(Error::Protocol("an answer that is too long"));
+        }
+        self.rows.push(row);
+        Ok(())
+    }
+
+    pub(super) fn done(self) -> Vec<Row> {
+        self.rows
+    }
+}
+
 impl Row {
     pub(super) fn read(body: &DataRowBody) -> Result<Self, Error> {
-        let cells =
-            body.ranges().map(|range| Ok(range.map(|range| body.buffer_bytes().slice(range)))).collect();
+        let storage = Bytes::copy_from_slice(body.buffer());
+        let cells = body.ranges().map(|range| Ok(range.map(|range| storage.slice(range)))).collect();
         Ok(Self { cells: cells.map_err(|_| Error::Protocol("a row that is cut short"))? })
     }
 
@@ -230,20 +253,14 @@ impl Wire {
 
     /// The rows of the command that was sent, when the server is ready for the next.
     pub(super) async fn settle(&mut self, act: &'static str) -> Result<Vec<Row>, Error> {
-        let (mut rows, mut refused, mut size) = (Vec::new(), None, 0);
+        let (mut rows, mut refused) = (Rows::default(), None);
         loop {
             match self.message().await {
-                Ok(Message::DataRow(body)) => {
-                    size += body.buffer().len() + size_of::<Row>();
-                    if size > LONGEST_ANSWER {
-                        return Err(Error::Protocol("an answer that is too long"));
-                    }
-                    rows.push(Row::read(&body)?);
-                }
+                Ok(Message::DataRow(body)) => rows.push(&body)?,
                 Ok(Message::ErrorResponse(body)) => {
                     refused = Some(Error::said(act, Said::read(body.fields())))
                 }
-                Ok(Message::ReadyForQuery(_)) => return refused.map_or(Ok(rows), Err),
+                Ok(Message::ReadyForQuery(_)) => return refused.map_or(Ok(rows.done()), Err),
                 Ok(Message::RowDescription(_) | Message::CommandComplete(_) | Message::NoticeResponse(_)) => {
                 }
                 Ok(_) => return Err(Error::Protocol("not an answer to a command")),

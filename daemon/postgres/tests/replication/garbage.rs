@@ -266,6 +266,7 @@ async fn what_the_protocol_does_not_allow_is_refused_by_name() {
         vec![login(), answer(&[Some("150014")]), answer(&[Some("7"), Some("1"), Some("here")])],
         with("150014", vec![huge(b'T')]),
         with("150014", vec![message(b'H', b"\0\0\0")]),
+        with("150014", vec![row(&[Some("7"), Some(&"x".repeat(2_000))]).repeat(3_000)]),
         with("150014", vec![without(&backup(true), &piece(b"n", b"base.tar\0\0"))]),
         with("150014", vec![without(&backup(true), &piece(b"n", b"16385.tar\0/srv/fast\0"))]),
         with("150014", vec![replaced(&backup(true), b"16385.tar", b"16386.tar")]),
