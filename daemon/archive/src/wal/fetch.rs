@@ -14,6 +14,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use lifeboat_core::{Lsn, SystemIdentifier, Timeline};
 use lifeboat_engine::clock::Clock;
@@ -26,9 +27,10 @@ use super::names::{
 use super::objects::{Patience, WalLabel, joined, label_of};
 use super::prefix::{Prefix, assemble};
 use super::ranges::Gap;
-use super::spool::{Spool, write};
+use super::spool::{Draft, Spool, write};
 use crate::archive::{Archive, name};
-use crate::object::Kind;
+use crate::keys::KeyRing;
+use crate::object::{Kind, Opener};
 use crate::trouble::Trouble;
 
 /// What `restore_command` must exit with when it is neither found nor known not to be there: above 125, so that recovery
@@ -120,9 +122,9 @@ async fn segment_to(
     segment: SegmentName,
     target: &Path,
 ) -> Result<Got, Trouble> {
-    let damaged = match whole(archive, system, segment).await {
-        Ok(Some((plain, size))) => return to_file(target.to_owned(), plain, size.length()).await,
-        Ok(None) => None,
+    let damaged = match whole_to(archive, system, segment, target, true).await {
+        Ok(Got::Found) => return Ok(Got::Found),
+        Ok(Got::Missing) => None,
         Err(damaged @ Trouble::Damaged { .. }) => Some(damaged),
         Err(trouble) => return Err(trouble),
     };
@@ -241,29 +243,95 @@ pub(crate) fn size_of(label: &WalLabel, name: &ObjectName) -> Result<SegmentSize
         .ok_or_else(|| Trouble::damaged(name, format!("segments of {} bytes", label.segment_size)))
 }
 
+/// A segment's object.
+async fn object_of(
+    archive: &Archive,
+    system: SystemIdentifier,
+    segment: SegmentName,
+) -> Result<Option<(ObjectName, Bytes)>, Trouble> {
+    let name = segment_object(system, segment)?;
+    match archive.store().get(&name, 0..(LONGEST as u64 + (LONGEST as u64 >> 5))).await {
+        Err(StoreError::Missing(_)) => Ok(None),
+        object => Ok(Some((name, object?))),
+    }
+}
+
+/// Gives what a segment's object opens to, frame by frame, and says how long segments are; all of it was right only when it
+/// has returned.
+fn open_whole(
+    keys: &KeyRing,
+    name: &ObjectName,
+    object: &[u8],
+    mut each: impl FnMut(&[u8]) -> Result<(), Trouble>,
+) -> Result<SegmentSize, Trouble> {
+    let wrong = |why: &str| Trouble::damaged(name, why);
+    let opener = Opener::begin(keys, name, object)?;
+    if opener.kind() != Kind::Segment {
+        return Err(wrong("it is of another kind"));
+    }
+    let (trailer, from_end) = opener.end(object)?;
+    let size = size_of(&opener.label()?, name)?;
+    if trailer.plain != size.bytes() {
+        return Err(wrong("it does not hold a whole segment"));
+    }
+    let mut frames = object
+        .get(opener.prologue()..object.len() - from_end)
+        .ok_or_else(|| wrong("it is shorter than its parts"))?;
+    let (mut digest, mut length) = (blake3::Hasher::new(), 0);
+    for (place, stored) in (0_u32..).zip(&trailer.frames) {
+        let split = frames.split_at_checked(*stored as usize);
+        let (frame, rest) = split.ok_or_else(|| wrong("a frame is missing"))?;
+        let plain = opener.frame(place, frame)?;
+        digest.update(&plain);
+        length += plain.len() as u64;
+        if length > size.bytes() {
+            return Err(wrong("it holds more than its trailer says"));
+        }
+        each(&plain)?;
+        frames = rest;
+    }
+    let fits = trailer.digest.is_none_or(|said| said == digest.finalize().to_hex().as_str());
+    if !frames.is_empty() || length != size.bytes() || !fits {
+        return Err(wrong("it does not hold what its trailer says"));
+    }
+    Ok(size)
+}
+
 /// A segment that is there as one object, and how long segments are.
 pub(crate) async fn whole(
     archive: &Archive,
     system: SystemIdentifier,
     segment: SegmentName,
 ) -> Result<Option<(Vec<u8>, SegmentSize)>, Trouble> {
-    let name = segment_object(system, segment)?;
-    let object = match archive.store().get(&name, 0..(LONGEST as u64 + (LONGEST as u64 >> 5))).await {
-        Err(StoreError::Missing(_)) => return Ok(None),
-        object => object?,
-    };
+    let Some((name, object)) = object_of(archive, system, segment).await? else { return Ok(None) };
     let keys = archive.keys().clone();
     let open = move || {
-        let opener = crate::object::Opener::begin(&keys, &name, &object)?;
-        if opener.kind() != Kind::Segment {
-            return Err(Trouble::damaged(&name, "it is of another kind"));
-        }
-        let plain = opener.whole(&object, LONGEST)?;
-        let size = size_of(&opener.label()?, &name)?;
-        if plain.len() != size.length() {
-            return Err(Trouble::damaged(&name, "it does not hold a whole segment"));
-        }
+        let mut plain = Vec::new();
+        let size = open_whole(&keys, &name, &object, |part| {
+            plain.extend_from_slice(part);
+            Ok(())
+        })?;
         Ok(Some((plain, size)))
+    };
+    joined(tokio::task::spawn_blocking(open).await)
+}
+
+/// The same into a file, a frame in memory at a time.
+async fn whole_to(
+    archive: &Archive,
+    system: SystemIdentifier,
+    segment: SegmentName,
+    target: &Path,
+    on_disk: bool,
+) -> Result<Got, Trouble> {
+    let Some((name, object)) = object_of(archive, system, segment).await? else { return Ok(Got::Missing) };
+    let (keys, target) = (archive.keys().clone(), target.to_owned());
+    let open = move || {
+        let failed = |source| Trouble::file(&target, source);
+        let mut draft = Draft::new(&target).map_err(failed)?;
+        open_whole(&keys, &name, &object, |part| draft.write(part).map_err(failed))?;
+        draft.keep(on_disk).map_err(failed)?;
+        Ok(Got::Found)
     };
     joined(tokio::task::spawn_blocking(open).await)
 }
@@ -301,9 +369,8 @@ pub async fn get_ahead(
     let wanted = std::iter::successors(asked.next(size), |last| last.next(size));
     let missing: Vec<_> = wanted.take(spool.ahead()).filter(|segment| !spool.has(*segment)).collect();
     let fetched = futures::stream::iter(missing.into_iter().map(|segment| async move {
-        let Some((plain, size)) = whole(archive, system, segment).await? else { return Ok(false) };
-        to_file(spool.path(segment), plain, size.length()).await?;
-        Ok::<_, Trouble>(true)
+        let got = whole_to(archive, system, segment, &spool.path(segment), false).await?;
+        Ok::<_, Trouble>(got == Got::Found)
     }));
     let mut fetched = fetched.buffered(AT_ONCE);
     let mut count = 0;

@@ -3,10 +3,13 @@
 //! `restore_command` is a process for each segment, and replay waits for it. So a process of its own fetches the next ones
 //! into a folder beside, and the command only has to rename.
 //!
+//! What is fetched ahead is not brought to the disk: the server does that itself when it keeps a segment. So a spool is of
+//! one boot of the host: what a power cut has spoiled is never looked at.
+//!
 //! **Invariant:** a file in the spool is whole, and of a segment that can no longer change.
 
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +33,8 @@ impl Spool {
     /// # Errors
     /// The folder cannot be made.
     pub fn open(parent: &Path, place: &str, system: SystemIdentifier, ahead: usize) -> Result<Self, Trouble> {
-        let place = blake3::hash(place.as_bytes()).to_hex();
+        let boot = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let place = blake3::Hasher::new().update(place.as_bytes()).update(&boot).finalize().to_hex();
         let folder = parent.join(format!("lifeboat-{}-{:016x}", &place.as_str()[..16], system.get()));
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(|source| Trouble::file(&folder, source))?;
@@ -72,10 +76,11 @@ impl Spool {
         }
     }
 
-    /// Whether so few are left that it is time to fetch more ([`super::get_ahead`], best in a process of its own).
+    /// Whether so few are left that it is time to fetch more ([`super::get_ahead`], best in a process of its own), and nobody
+    /// is at it.
     #[must_use]
     pub fn hungry(&self) -> bool {
-        self.segments().len() <= self.ahead / 2
+        self.segments().len() <= self.ahead / 2 && matches!(self.lock(), Ok(Some(_)))
     }
 
     /// What is here, in order.
@@ -107,21 +112,49 @@ impl Spool {
     }
 }
 
-/// A new file of that length, zeros after `plain`, that is there whole or not at all.
-pub(crate) fn write(target: &Path, plain: &[u8], length: usize) -> io::Result<()> {
-    use std::io::Write as _;
-    let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let new = target.with_file_name(name);
-    let written = (|| {
-        let mut file = File::create(&new)?;
-        file.write_all(plain)?;
-        file.set_len(length as u64)?;
-        file.sync_data()?;
-        std::fs::rename(&new, target)
-    })();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&new);
+/// A file that is there whole or not at all.
+pub(crate) struct Draft {
+    file: File,
+    new: PathBuf,
+    target: PathBuf,
+    kept: bool,
+}
+
+impl Draft {
+    pub(crate) fn new(target: &Path) -> io::Result<Self> {
+        let mut name = target.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.new", std::process::id()));
+        let new = target.with_file_name(name);
+        Ok(Self { file: File::create(&new)?, new, target: target.to_owned(), kept: false })
     }
-    written
+
+    pub(crate) fn write(&mut self, part: &[u8]) -> io::Result<()> {
+        self.file.write_all(part)
+    }
+
+    /// Gives it its name; on the disk first, when it has to outlive a power cut.
+    pub(crate) fn keep(mut self, on_disk: bool) -> io::Result<()> {
+        if on_disk {
+            self.file.sync_data()?;
+        }
+        std::fs::rename(&self.new, &self.target)?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = std::fs::remove_file(&self.new);
+        }
+    }
+}
+
+/// A new file of that length, zeros after `plain`.
+pub(crate) fn write(target: &Path, plain: &[u8], length: usize) -> io::Result<()> {
+    let mut draft = Draft::new(target)?;
+    draft.write(plain)?;
+    draft.file.set_len(length as u64)?;
+    draft.keep(true)
 }

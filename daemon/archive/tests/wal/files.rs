@@ -8,7 +8,7 @@ use lifeboat_archive::wal::{Got, Spool, get, get_ahead, push_file, push_segment,
 use lifeboat_core::{Moment, SystemIdentifier};
 
 use crate::world::{
-    FIRST, MIB, PATIENCE, SYSTEM, World, at_once, between, lsn, read, segment, stream, when_asked,
+    FIRST, MIB, PATIENCE, SYSTEM, World, at_once, between, lsn, read, segment, stream, until, when_asked,
 };
 
 /// A file that begins as a segment does.
@@ -117,6 +117,7 @@ async fn pieces_of_whole_segments_are_removed_after_a_grace_and_no_others() {
         writer.append(lsn(at), between(&all, at, at + 100_000)).await.unwrap();
         writer.flush().await.unwrap();
     }
+    until(|| world.names().contains(&format!("00000001/{}", segment(FIRST, MIB)))).await;
     let pieces =
         |under: &str| world.names().iter().filter(|name| name.contains(&format!("{under}."))).count();
     let (first, second) = (segment(FIRST, MIB), segment(FIRST, 2 * MIB));
@@ -126,6 +127,7 @@ async fn pieces_of_whole_segments_are_removed_after_a_grace_and_no_others() {
     let written = Moment::from_millis(0);
     assert_eq!(tidy(&world.archive, SYSTEM, grace, written).await.unwrap().removed, 0, "not before");
     let tidied = tidy(&world.archive, SYSTEM, grace, Moment::from_millis(u64::MAX)).await.unwrap();
+    assert!(tidied.kept.is_empty(), "{tidied:?}");
     assert_eq!((tidied.removed, pieces(&first), pieces(&second)), (whole, 0, open));
     assert_eq!(world.get(&first).await.unwrap().unwrap(), between(&all, MIB, 2 * MIB));
     assert!(world.get(&second).await.unwrap().is_some());
@@ -152,13 +154,4 @@ async fn a_segment_that_only_pieces_hold_is_made_whole() {
     assert_eq!((tidied.made_whole, tidied.removed), (0, 4));
     assert_eq!(world.names(), [object]);
     assert_eq!(world.get(&segment(FIRST, MIB)).await.unwrap().unwrap(), all);
-}
-
-async fn until(mut is: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(60), async {
-        while !is() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    });
-    waited.await.unwrap();
 }

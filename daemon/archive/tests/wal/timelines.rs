@@ -5,7 +5,8 @@ use lifeboat_archive::wal::{Base, ReachError, Target, WalOptions, WalWriter, put
 use lifeboat_core::Timeline;
 
 use crate::world::{
-    FIRST, MIB, PATIENCE, SECOND, SYSTEM, World, at_once, between, lsn, segment, size, stream, when_asked,
+    FIRST, MIB, PATIENCE, SECOND, SYSTEM, World, at_once, between, lsn, segment, size, stream, until,
+    when_asked,
 };
 
 const SWITCH: u64 = 3 * MIB + 5000;
@@ -34,6 +35,8 @@ async fn promoted(world: &World) -> (bytes::Bytes, bytes::Bytes) {
     assert_eq!(writer.flush().await.unwrap(), lsn(SWITCH + 300));
     writer.append(lsn(SWITCH + 300), between(&new, SWITCH + 300, 4 * MIB + 100)).await.unwrap();
     assert_eq!(writer.flush().await.unwrap(), lsn(4 * MIB + 100));
+    // A piece made that durable; its segment is still on its way.
+    until(|| world.names().contains(&format!("00000002/{}", segment(SECOND, 3 * MIB)))).await;
     (old, new)
 }
 

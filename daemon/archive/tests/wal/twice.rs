@@ -5,7 +5,7 @@ use lifeboat_archive::wal::{survey, tidy};
 use lifeboat_core::Moment;
 use std::time::Duration;
 
-use crate::world::{FIRST, MIB, SYSTEM, World, at_once, between, lsn, segment, stream, when_asked};
+use crate::world::{FIRST, MIB, SYSTEM, World, at_once, between, lsn, segment, stream, until, when_asked};
 
 #[tokio::test]
 async fn two_writers_of_one_stream_do_not_disturb_each_other() {
@@ -30,6 +30,9 @@ async fn two_writers_of_one_stream_do_not_disturb_each_other() {
     assert_eq!((one.held().lsn, two.held().lsn), (lsn(end), lsn(end)));
     for at in [MIB, 2 * MIB] {
         assert_eq!(world.get(&segment(FIRST, at)).await.unwrap().unwrap(), between(&all, at, at + MIB));
+    }
+    for at in [MIB, 2 * MIB] {
+        until(|| world.names().contains(&format!("00000001/{}", segment(FIRST, at)))).await;
     }
     let last = world.get(&segment(FIRST, 3 * MIB)).await.unwrap().unwrap();
     assert_eq!(last[..700_000], between(&all, 3 * MIB, end));
@@ -95,9 +98,7 @@ async fn pieces_of_two_streams_are_never_mixed() {
     // Once one of them has the whole segment, what the other one has left is kept for a person to look at.
     two.append(lsn(MIB + 2000), between(&theirs, MIB + 2000, 2 * MIB)).await.unwrap();
     two.flush().await.unwrap();
-    while !world.names().iter().any(|name| name.ends_with(&segment(FIRST, MIB))) {
-        tokio::task::yield_now().await;
-    }
+    until(|| world.names().contains(&format!("00000001/{}", segment(FIRST, MIB)))).await;
     let tidied = tidy(&world.archive, SYSTEM, Duration::ZERO, Moment::from_millis(u64::MAX)).await.unwrap();
     assert_eq!((tidied.removed, tidied.kept.len()), (3, 1));
     assert!(matches!(&tidied.kept[0], Trouble::Conflict { name, .. } if *name == kept.0));

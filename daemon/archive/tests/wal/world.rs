@@ -123,3 +123,13 @@ pub(crate) fn stream(seed: u64, length: u64) -> Bytes {
 pub(crate) fn between(stream: &Bytes, from: u64, to: u64) -> Bytes {
     stream.slice(usize::try_from(from - MIB).unwrap()..usize::try_from(to - MIB).unwrap())
 }
+
+/// Waits until it is so.
+pub(crate) async fn until(mut is: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(60), async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    waited.await.unwrap();
+}
