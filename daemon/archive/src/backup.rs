@@ -87,7 +87,14 @@ pub struct Backup {
     attest: Attest,
     sums: Sums,
     file: Option<Writing>,
+    /// The links of the tablespaces that were told.
+    tablespaces: Vec<TreePath>,
     lanes: Lanes,
+}
+
+/// Where a tablespace's link is.
+pub(crate) fn tablespace_link(oid: u32) -> Result<TreePath, Trouble> {
+    format!("pg_tblspc/{oid}").parse().map_err(|error| Trouble::Broken(format!("{error}")))
 }
 
 /// The file that is being stored.
@@ -134,6 +141,7 @@ impl Backup {
             attest: Attest::default(),
             sums: Sums::default(),
             file: None,
+            tablespaces: Vec::new(),
             lanes,
         })
     }
@@ -163,19 +171,23 @@ impl Backup {
         self.line(&Entry::Folder(FolderEntry { tablespace, path, mode })).await
     }
 
-    /// A symbolic link that is no tablespace's.
+    /// A symbolic link. That of a tablespace which was told is left out: the tablespace makes it, wherever it goes.
     ///
     /// # Errors
     /// The store cannot be used, or a file has not ended.
     pub async fn link(&mut self, tablespace: Option<u32>, path: TreePath, to: String) -> Result<(), Trouble> {
+        if tablespace.is_none() && self.tablespaces.contains(&path) {
+            return Ok(());
+        }
         self.line(&Entry::Link(LinkEntry { tablespace, path, to })).await
     }
 
-    /// A tablespace, and where it was. Its link under `pg_tblspc` is made by it.
+    /// A tablespace, and where it was, before any link. Its link under `pg_tblspc` is made by it.
     ///
     /// # Errors
     /// The store cannot be used, or a file has not ended.
     pub async fn tablespace(&mut self, oid: u32, location: String) -> Result<(), Trouble> {
+        self.tablespaces.push(tablespace_link(oid)?);
         self.line(&Entry::Tablespace(TablespaceEntry { oid, location })).await
     }
 

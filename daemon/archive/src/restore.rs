@@ -21,6 +21,7 @@ use lifeboat_core::{Lsn, SystemIdentifier, Timeline};
 use serde::Serialize;
 
 use crate::archive::Archive;
+use crate::backup::tablespace_link;
 use crate::manifest::listing::Listing;
 use crate::manifest::tree::{Entry, FileEntry, LinkEntry, TreePath};
 use crate::manifest::{BackupId, Manifest};
@@ -201,7 +202,8 @@ impl Plan {
                 )));
             }
             let root = Root::open(place)?;
-            if !present && present::names(&root)? > 0 {
+            // What is in it is removed where it is not in the backup: so it must be a tablespace's.
+            if !present::names(&root)?.iter().all(|name| present && name.starts_with(b"PG_")) {
                 let shown = place.display();
                 return Err(Trouble::Refused(format!("tablespace {oid}: {shown} is not empty")));
             }
@@ -264,8 +266,7 @@ impl Plan {
                     done.links.push((link.tablespace, link.path, link.to.into()));
                 }
                 Entry::Tablespace(tablespace) => {
-                    let path = format!("pg_tblspc/{}", tablespace.oid);
-                    let path = path.parse().map_err(|error| Trouble::Broken(format!("{error}")))?;
+                    let path = tablespace_link(tablespace.oid)?;
                     let place = options.tablespaces.get(&tablespace.oid).cloned().unwrap_or_default();
                     done.links.push((None, path, place));
                 }
@@ -384,3 +385,6 @@ impl Done {
 fn write_at(file: &File, piece: &[u8], at: u64) -> std::io::Result<()> {
     file.write_all_at(piece, at)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,8 @@ mod changes;
 mod damage;
 #[path = "grove/delta.rs"]
 mod delta;
+#[path = "grove/full.rs"]
+mod full;
 #[path = "grove/place.rs"]
 mod place;
 #[path = "grove/round_trip.rs"]

@@ -3,6 +3,7 @@
 //! **Invariant:** nothing is removed from a folder that was not found to be a stopped cluster of the same system, or a restore
 //! of one that was broken off.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -33,7 +34,7 @@ fn path(text: &str) -> Result<TreePath, Trouble> {
 /// Something is there that it may not, or that the caller did not say it may.
 pub(super) fn look(root: &Root, system: SystemIdentifier, delta: bool) -> Result<bool, Trouble> {
     let shown = root.place().display();
-    if names(root)? == 0 {
+    if names(root)?.is_empty() {
         return Ok(false);
     }
     running(root)?;
@@ -119,16 +120,19 @@ pub(super) fn unmark(root: &Root) -> Result<(), Trouble> {
     root.remove(&mut Walked::default(), &path(MARKER)?)
 }
 
-/// How many things are in a folder.
-pub(super) fn names(root: &Root) -> Result<usize, Trouble> {
+/// What is in a folder.
+pub(super) fn names(root: &Root) -> Result<Vec<Vec<u8>>, Trouble> {
     let failed = |error| Trouble::file(root.place(), error);
-    let mut count = 0;
+    let mut found = Vec::new();
     for entry in rustix::fs::Dir::read_from(root.handle()).map_err(|errno| failed(errno.into()))? {
         let entry = entry.map_err(|errno| failed(errno.into()))?;
+        let name = entry.file_name().to_bytes();
         // A new file system has a folder of its own.
-        count += usize::from(![&b"."[..], b"..", b"lost+found"].contains(&entry.file_name().to_bytes()));
+        if ![&b"."[..], b"..", b"lost+found"].contains(&name) {
+            found.push(name.to_vec());
+        }
     }
-    Ok(count)
+    Ok(found)
 }
 
 /// Refuses when it cannot fit.
@@ -152,19 +156,21 @@ pub(super) fn key(tablespace: Option<u32>, path: &TreePath) -> u64 {
 
 /// Removes what is not in the backup; `listed` is in order.
 pub(super) fn clear(root: &Root, tablespace: Option<u32>, listed: &[u64]) -> Result<(), Trouble> {
-    let mut foreign = Vec::new();
+    let mut foreign = BTreeSet::new();
     root.walk(&mut |path, _| {
         let known =
             listed.binary_search(&key(tablespace, path)).is_ok() || path.as_bytes() == MARKER.as_bytes();
-        let parent = path
-            .split()
-            .0
-            .is_some_and(|folder| foreign.iter().any(|gone: &TreePath| gone.as_bytes() == folder));
-        if !known && !parent {
-            foreign.push(path.clone());
+        if !known {
+            foreign.insert(path.as_bytes().to_vec());
         }
         Ok(())
     })?;
+    let below = |path: &TreePath| path.split().0.is_some_and(|folder| foreign.contains(folder));
+    let foreign: Vec<TreePath> = foreign
+        .iter()
+        .filter_map(|path| TreePath::from_bytes(path).ok())
+        .filter(|path| !below(path))
+        .collect();
     let mut walked = Walked::default();
     for path in &foreign {
         tracing::info!(path = %root.shown(path).display(), "removed: it is not in the backup");
