@@ -161,6 +161,18 @@ impl Collected {
         }
     }
 
+    /// The piece that began there was not stored: the next one begins there, as soon as there is more. Once its segment is
+    /// full, that will hold it.
+    pub(crate) fn cut_again(&mut self, from: Lsn) {
+        let filling = &mut self.filling;
+        if filling.start <= from && from < filling.at(filling.cut) {
+            filling.cut = self.size.offset(from);
+            filling.hasher = blake3::Hasher::new();
+            filling.hasher.update(&filling.bytes[..filling.cut]);
+            filling.waiting_since = None;
+        }
+    }
+
     /// What to do now.
     pub(crate) fn decide(&mut self, may: May) -> Next {
         if let Some((full, received)) = self.full.front_mut() {

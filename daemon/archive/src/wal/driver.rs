@@ -28,6 +28,9 @@ struct Flight {
     arrived: bool,
 }
 
+/// Which one has ended, and how.
+type End = (u64, Result<(), Trouble>);
+
 pub(super) struct Driver {
     archive: Archive,
     system: SystemIdentifier,
@@ -41,7 +44,7 @@ pub(super) struct Driver {
     objects: Buffers,
     /// Who has it seals a segment.
     turn: Arc<Mutex<()>>,
-    puts: JoinSet<Result<u64, Trouble>>,
+    puts: JoinSet<Result<End, Trouble>>,
 }
 
 impl Driver {
@@ -87,7 +90,10 @@ impl Driver {
             tokio::select! {
                 biased;
                 Some(end) = self.puts.join_next() => match joined(end) {
-                    Ok(id) => self.arrived(id),
+                    Ok((id, Ok(()))) => self.arrived(id),
+                    Ok((id, Err(trouble))) => if let Err(trouble) = self.lost(id, trouble) {
+                        return self.shared.fail(trouble);
+                    },
                     Err(trouble) => return self.shared.fail(trouble),
                 },
                 () = self.shared.wake.notified() => {}
@@ -176,12 +182,26 @@ impl Driver {
         self.puts.spawn(async move {
             let sealed = sealed.await?;
             let patience = Patience::new(clock, patience);
-            put_once(&archive, &name, kind, &sealed, patience, |error| shared.notice(error)).await?;
+            let end = put_once(&archive, &name, kind, &sealed, patience, |error| shared.notice(error)).await;
             if kind == Kind::Segment {
                 objects.give(sealed.object);
             }
-            Ok(id)
+            Ok((id, end))
         });
+    }
+
+    /// One was not stored. Under its name there is a damaged piece: its bytes go with the next ones, under another name.
+    fn lost(&mut self, id: u64, trouble: Trouble) -> Result<(), Trouble> {
+        let place = self.flights.iter().position(|flight| flight.id == id && flight.kind == Kind::Piece);
+        match (trouble, place) {
+            (Trouble::Damaged { name, why }, Some(place)) => {
+                tracing::warn!(%name, why, "a damaged piece has the name of a new one; it is stored with what follows");
+                let flight = self.flights.swap_remove(place);
+                self.shared.collected().cut_again(flight.from);
+                Ok(())
+            }
+            (trouble, _) => Err(trouble),
+        }
     }
 
     /// One has arrived: what is durable reaches as far as those that have join.

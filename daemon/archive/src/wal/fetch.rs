@@ -24,7 +24,7 @@ use super::history::{Branch, LONGEST_HISTORY, parse_history};
 use super::names::{
     Entry, SegmentName, SegmentSize, entry, folder, history_object, history_of, segment_object,
 };
-use super::objects::{Patience, WalLabel, joined, label_of};
+use super::objects::{LONGEST, Patience, WalLabel, joined, label_of};
 use super::prefix::{Prefix, assemble};
 use super::ranges::Gap;
 use super::spool::{Draft, Spool, write};
@@ -36,9 +36,6 @@ use crate::trouble::Trouble;
 /// What `restore_command` must exit with when it is neither found nor known not to be there: above 125, so that recovery
 /// stops, and none of the codes that a shell has a meaning for.
 pub const TROUBLE_EXIT: u8 = 200;
-
-/// The longest segment.
-const LONGEST: usize = 1 << 30;
 
 /// So many segments are fetched ahead at once: what a distant store takes to answer is hidden, memory is bounded.
 const AT_ONCE: usize = 2;

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** nothing is said to be reached across a hole.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use lifeboat_core::{Lsn, Moment, SystemIdentifier, Timeline};
@@ -33,6 +33,8 @@ pub struct TimelineMap {
     pub gaps: Vec<Gap>,
     /// Holes before what was stored ahead of time and never called durable: a writer is at it, or died at it.
     pub in_flight: Vec<Gap>,
+    /// The newest objects that are damaged; what they hold is not counted as there.
+    pub damaged: Vec<ObjectName>,
     /// The last byte without a hole before it that is no [`Self::gaps`], if there is anything.
     pub newest: Option<Newest>,
 }
@@ -92,6 +94,7 @@ pub async fn survey(archive: &Archive, system: SystemIdentifier) -> Result<WalMa
             stretches: Vec::new(),
             gaps: Vec::new(),
             in_flight: Vec::new(),
+            damaged: Vec::new(),
             newest: None,
         };
         if let Some(objects) = listed.objects.get(&timeline) {
@@ -106,10 +109,15 @@ pub async fn survey(archive: &Archive, system: SystemIdentifier) -> Result<WalMa
     Ok(map)
 }
 
+#[derive(Default)]
 struct Objects {
     entries: Vec<Entry>,
-    last: (ObjectName, u64),
+    /// The last ones, as listed.
+    last: VecDeque<(ObjectName, u64)>,
 }
+
+/// So many of the newest objects are tried until one is whole.
+const TRIED: usize = 8;
 
 #[derive(Default)]
 struct Listing {
@@ -129,12 +137,12 @@ async fn list(archive: &Archive, system: SystemIdentifier) -> Result<Listing, Tr
             match entry(&last.0) {
                 Some(Entry::History(timeline)) => found.histories.push(timeline),
                 Some(entry @ (Entry::Segment(segment) | Entry::Piece { segment, .. })) => {
-                    let objects = found
-                        .objects
-                        .entry(segment.timeline())
-                        .or_insert_with(|| Objects { entries: Vec::new(), last: last.clone() });
+                    let objects = found.objects.entry(segment.timeline()).or_default();
                     objects.entries.push(entry);
-                    objects.last = last;
+                    if objects.last.len() == TRIED {
+                        objects.last.pop_front();
+                    }
+                    objects.last.push_back(last);
                 }
                 None => {}
             }
@@ -150,11 +158,23 @@ impl TimelineMap {
         objects: &Objects,
         parent: Option<(Lsn, Lsn)>,
     ) -> Result<SegmentSize, Trouble> {
-        let (name, length) = &objects.last;
-        let last = label_of(archive, name, Some(*length)).await?;
+        let mut tried = objects.last.iter().rev();
+        let (last, name) = loop {
+            let Some((name, length)) = tried.next() else {
+                let name = self.damaged.first().cloned();
+                return Err(name.map_or_else(
+                    || Trouble::Broken("a timeline without objects".to_owned()),
+                    |name| Trouble::damaged(&name, "and so are those before it"),
+                ));
+            };
+            match label_of(archive, name, Some(*length)).await {
+                Err(Trouble::Damaged { name, .. }) => self.damaged.push(name),
+                label => break (label?, name),
+            }
+        };
         let size = SegmentSize::new(last.segment_size)
             .ok_or_else(|| Trouble::damaged(name, format!("segments of {} bytes", last.segment_size)))?;
-        for entry in &objects.entries {
+        for entry in &objects.entries[..objects.entries.len() - self.damaged.len()] {
             if let Some(found) = extent(entry, size) {
                 join(&mut self.stretches, found);
             }

@@ -142,6 +142,50 @@ async fn a_byte_that_was_changed_is_found_and_pieces_stand_in() {
     assert!(world.get(&segment(FIRST, 6 * MIB)).await.is_err(), "they are not");
 }
 
+#[tokio::test]
+async fn a_damaged_piece_stands_in_nobodys_way() {
+    let world = World::new().await;
+    let all = stream(12, MIB);
+    let mut writer = world.writer(FIRST, when_asked()).await;
+    for to in [1000, 2000] {
+        writer.append(writer.next(), between(&all, writer.next().get(), MIB + to)).await.unwrap();
+        writer.flush().await.unwrap();
+    }
+    drop(writer);
+    // In its middle, so that its ends are as they were; then in its end.
+    for from_end in [300, 12] {
+        world.damage(&format!("{}.000003E8-000007D0", object(MIB)), |there| {
+            let mut bytes = there.unwrap().to_vec();
+            let at = bytes.len() - from_end;
+            bytes[at] ^= 1;
+            Some(bytes.into())
+        });
+        let map = survey(&world.archive, SYSTEM).await.unwrap();
+        if from_end == 12 {
+            assert_eq!(map.timelines[&FIRST].damaged.len(), 1);
+            assert_eq!(map.newest_timeline().unwrap().newest.unwrap().lsn, lsn(MIB + 1000));
+        }
+        let mut writer = world.writer(FIRST, when_asked()).await;
+        assert_eq!(writer.next(), lsn(MIB), "its segment is received again");
+        writer.append(lsn(MIB), between(&all, MIB, MIB + 1000)).await.unwrap();
+        assert_eq!(writer.flush().await.unwrap(), lsn(MIB + 1000), "a piece that is there and whole");
+        writer.append(lsn(MIB + 1000), between(&all, MIB + 1000, MIB + 2000)).await.unwrap();
+        writer.ask();
+        let more = MIB + 2000 + from_end as u64;
+        tokio::time::timeout(Duration::from_millis(200), writer.flush()).await.unwrap_err();
+        writer.append(lsn(MIB + 2000), between(&all, MIB + 2000, more)).await.unwrap();
+        assert_eq!(writer.flush().await.unwrap(), lsn(more));
+        drop(writer);
+        let back = world.get(&segment(FIRST, MIB)).await.unwrap().unwrap();
+        assert_eq!(back[..2000], between(&all, MIB, MIB + 2000));
+        let piece = format!("{}.000003E8-{:08X}", object(MIB), more - MIB);
+        world.damage(&piece, |there| {
+            assert!(there.is_some());
+            None
+        });
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hole_that_was_in_flight_when_a_writer_died_is_no_gap_and_is_filled() {
     let world = World::new().await;

@@ -38,13 +38,17 @@ pub(super) async fn find(
     let held = |lsn| Held { lsn, received: now, durable: now };
     let (stretches, last) = stretches(archive, system, timeline, size).await?;
     if let Some((name, length)) = last {
-        let label = label_of(archive, &name, Some(length)).await?;
-        if label.segment_size != size.bytes() {
-            return Err(Trouble::Refused(format!(
-                "{name} is of segments of {} bytes, and the server has segments of {}",
-                label.segment_size,
-                size.bytes()
-            )));
+        match label_of(archive, &name, Some(length)).await {
+            Ok(label) if label.segment_size != size.bytes() => {
+                return Err(Trouble::Refused(format!(
+                    "{name} is of segments of {} bytes, and the server has segments of {}",
+                    label.segment_size,
+                    size.bytes()
+                )));
+            }
+            Ok(_) => {}
+            Err(Trouble::Damaged { name, why }) => tracing::warn!(%name, why, "the newest WAL is damaged"),
+            Err(trouble) => return Err(trouble),
         }
     } else if let Some(branched) = branch(archive, system, timeline, size).await? {
         let held = held(Lsn::new(branched.0.get() + branched.1.len() as u64));
