@@ -37,6 +37,9 @@ const NEW: &str = ".new";
 /// So many finished files are kept open until the next settling; the next ones are made durable at once.
 const UNSETTLED: usize = 256;
 
+/// So many files are made durable at a time.
+const SETTLING: usize = 4;
+
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP);
 const FOLDER_MODE: Mode = Mode::RWXU.union(Mode::RGRP).union(Mode::XGRP);
@@ -286,8 +289,20 @@ impl Inner {
             (std::mem::take(&mut unsettled.files), std::mem::take(&mut unsettled.folders))
         };
         let shown = self.path.display().to_string();
-        for file in files {
-            file.sync_data().map_err(|error| self.lose(of_io(&error, &shown)))?;
+        // Several at a time, so that the file system may take them into one of its own commits.
+        let lanes = files.len().div_ceil(SETTLING).max(1);
+        let ends = std::thread::scope(|scope| {
+            let sync = |some: &[File]| some.iter().try_for_each(File::sync_data);
+            let lanes: Vec<_> = files.chunks(lanes).map(|some| scope.spawn(move || sync(some))).collect();
+            lanes
+                .into_iter()
+                .map(|lane| {
+                    lane.join().unwrap_or_else(|_| Err(std::io::Error::other("settling ended by itself")))
+                })
+                .collect::<Vec<_>>()
+        });
+        for end in ends {
+            end.map_err(|error| self.lose(of_io(&error, &shown)))?;
         }
         for folder in folders.into_values() {
             rustix::fs::fsync(folder).map_err(|errno| self.lose(of(errno, &shown)))?;
