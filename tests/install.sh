@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the servers and tools that the lab and the tests run, from Debian's or Ubuntu's own packages; moto, which is S3
-# to the tests, comes from PyPI into a folder of its own in the user's cache.
+# Installs the servers and tools that the lab and the tests run, from Debian's or Ubuntu's own packages; what stands
+# for the clouds comes from PyPI into a folder of its own in the user's cache.
 # Usage: tests/install.sh demo|test|bench     Repeating it does nothing.
 set -euo pipefail
 
@@ -29,22 +29,21 @@ if ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
 fi
 mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sed '/^$/d')
 
-# The version is in the folder's name: another one is another folder.
-moto() {
+clouds() {
     local list folder
-    list=$(dirname "$0")/moto.txt
-    folder=${XDG_CACHE_HOME:-$HOME/.cache}/lifeboat/moto-$(sed -n 's/^moto==//p' "$list")
-    [ -e "$folder/complete" ] && return
-    say "installing moto into $folder"
+    list=$(dirname "$0")/clouds.txt
+    folder=${XDG_CACHE_HOME:-$HOME/.cache}/lifeboat/clouds
+    cmp -s "$list" "$folder/complete" && return
+    say "installing what stands for the clouds into $folder"
     rm -rf "$folder"
     mkdir -p "$(dirname "$folder")"
     /usr/bin/python3 -m venv "$folder"
     "$folder/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: --no-deps -r "$list"
-    touch "$folder/complete"
+    cp "$list" "$folder/complete"
 }
 
 if [ "${#missing[@]}" -eq 0 ]; then
-    [ "$1" = test ] && moto
+    [ "$1" = test ] && clouds
     exit 0
 fi
 
@@ -68,5 +67,5 @@ fi
 say "installing with ${as_root[*]:-root}: ${missing[*]}"
 "${as_root[@]}" apt-get update -q >/dev/null
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
-[ "$1" = test ] && moto
+[ "$1" = test ] && clouds
 exit 0

@@ -32,7 +32,7 @@ pub(crate) fn signed() -> &'static Server {
 fn python() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache");
-    cache.unwrap_or_else(home).join("lifeboat/moto-5.2.5/bin/python")
+    cache.unwrap_or_else(home).join("lifeboat/clouds/bin/python")
 }
 
 fn started(words: &[&str]) -> Server {

@@ -1,8 +1,9 @@
 //! A strict double of what is used of Cloud Storage's JSON interface, of the token endpoint and of the metadata server,
 //! after their published descriptions. What is not described is refused with 400, so that a mistake does not pass.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use axum::Router;
@@ -54,9 +55,11 @@ pub(crate) struct Room {
     pub(crate) instance: bool,
     /// How long tokens live, in seconds.
     pub(crate) life: u64,
-    /// Tokens that are taken; none were given out: anybody is.
-    tokens: BTreeSet<String>,
+    /// Tokens that are taken, and until when.
+    tokens: BTreeMap<String, Instant>,
     pub(crate) given_out: usize,
+    /// How long the token before it had to live when another one was fetched, each time.
+    pub(crate) left_to_live: Vec<Duration>,
 }
 
 struct Object {
@@ -123,9 +126,13 @@ impl Room {
     }
 
     fn give_out(&mut self) -> Response {
+        let now = Instant::now();
+        if let Some(until) = self.tokens.get(&format!("token-{}", self.given_out)) {
+            self.left_to_live.push(until.saturating_duration_since(now));
+        }
         self.given_out += 1;
         let token = format!("token-{}", self.given_out);
-        self.tokens.insert(token.clone());
+        self.tokens.insert(token.clone(), now + Duration::from_secs(self.life));
         said(200, &json!({ "access_token": token, "expires_in": self.life, "token_type": "Bearer" }))
     }
 
@@ -135,7 +142,7 @@ impl Room {
         }
         let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         match shown.and_then(|value| value.strip_prefix("Bearer ")) {
-            Some(token) if self.tokens.contains(token) => Ok(()),
+            Some(token) if self.tokens.get(token).is_some_and(|until| Instant::now() < *until) => Ok(()),
             _ => Err(Refusal(401, "authError")),
         }
     }
