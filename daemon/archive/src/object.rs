@@ -15,6 +15,7 @@
 //! **Invariant:** an object whose trailer does not open is not whole.
 
 use std::cell::RefCell;
+use std::io::Cursor;
 
 use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
 use bytes::Bytes;
@@ -103,7 +104,7 @@ pub struct Trailer {
 }
 
 thread_local! {
-    static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>, Vec<u8>)>> = const { RefCell::new(None) };
+    static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
     static OPENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -222,19 +223,21 @@ fn bound_to(prologue: &[u8; 32], word: u32) -> [u8; 36] {
 /// Appends it, compressed; or nothing, when that gains nothing.
 fn compress(level: i32, plain: &[u8], out: &mut Vec<u8>) -> bool {
     COMPRESSOR.with_borrow_mut(|kept| {
-        if kept.as_ref().is_none_or(|(have, _, _)| *have != level) {
-            *kept = Compressor::new(level).ok().map(|compressor| (level, compressor, Vec::new()));
+        if kept.as_ref().is_none_or(|(have, _)| *have != level) {
+            *kept = Compressor::new(level).ok().map(|compressor| (level, compressor));
         }
-        let Some((_, compressor, room)) = kept.as_mut() else { return false };
-        // What does not fit into less room than it has fails, and is stored as it is. The room is kept: to clear it for
-        // each frame would cost as much as sealing it.
+        let Some((_, compressor)) = kept.as_mut() else { return false };
         let Some(less) = plain.len().checked_sub(plain.len() / 64 + 1) else { return false };
-        room.clear();
-        room.reserve_exact(less);
-        let packed = compressor.compress_to_buffer(plain, room);
+        let start = out.len();
+        // Into the room behind what is there: to clear it first would cost as much as to seal it.
+        out.reserve(plain.len() + TAG);
+        let mut behind = Cursor::new(std::mem::take(out));
+        behind.set_position(start as u64);
+        let packed = compressor.compress_to_buffer(plain, &mut behind);
+        *out = behind.into_inner();
         let gains = packed.is_ok_and(|packed| packed <= less);
-        if gains {
-            out.extend_from_slice(room);
+        if !gains {
+            out.truncate(start);
         }
         gains
     })

@@ -35,7 +35,7 @@ pub(crate) const UNIT: usize = 128 << 10;
 
 /// Frames that may be under way at once, however many processors there are: each takes its plain bytes, its sealed bytes and
 /// what compressing needs, about 3.5 MB.
-const MOST_LANES: usize = 8;
+const MOST_LANES: usize = 6;
 
 /// The streams of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
