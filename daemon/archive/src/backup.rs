@@ -9,6 +9,7 @@
 mod attest;
 pub(crate) mod blocks;
 mod previous;
+mod progress;
 
 use std::ops::Range;
 
@@ -25,6 +26,7 @@ use crate::trouble::Trouble;
 use attest::Attest;
 use blocks::{BLOCK, Fingerprints, GROUP, PRINT};
 use previous::{Previous, Prior};
+use progress::{Dead, Progress};
 
 /// A file in more parts than this is stored as it is from there on, so that its line stays readable.
 const MOST_PARTS: usize = 400_000;
@@ -78,6 +80,9 @@ pub struct Backup {
     id: BackupId,
     point: Point,
     previous: Option<Previous>,
+    /// Runs that died since.
+    dead: Vec<Dead>,
+    progress: Progress,
     prints: Fingerprints,
     origins: Origins,
     data_out: StreamWriter,
@@ -108,6 +113,8 @@ struct Writing {
     /// The fingerprints of the group of blocks that is not complete yet, and those it had.
     group: Vec<u8>,
     before: Vec<u8>,
+    /// All fingerprints of the file until now.
+    all: Vec<u8>,
     prior: Option<Prior>,
 }
 
@@ -122,9 +129,10 @@ impl Backup {
             Some(previous) => Some(Box::pin(Previous::open(archive, point.system, &previous)).await?),
             None => None,
         };
-        let prints =
-            Fingerprints::new(archive, previous.as_ref().map(|previous| previous.manifest.as_ref()))?;
+        let prints = Fingerprints::new(archive, previous.as_ref().map(|previous| &previous.manifest))?;
         let previous = previous.filter(|previous| previous.manifest.prints_key == prints.key());
+        let last = previous.as_ref().map(|previous| &previous.manifest.backup);
+        let dead = Box::pin(progress::dead(archive, point.system, last, prints.key())).await?;
         let lanes = Lanes::new();
         let stream = |stream| StreamWriter::new(archive, point.system, &id, stream, &lanes);
         Ok(Self {
@@ -136,6 +144,8 @@ impl Backup {
             id,
             point,
             previous,
+            dead,
+            progress: Progress::default(),
             prints,
             list_digest: Box::default(),
             attest: Attest::default(),
@@ -197,10 +207,16 @@ impl Backup {
     /// The one before has not ended.
     pub async fn file(&mut self, heading: FileHeading) -> Result<(), Trouble> {
         self.no_file()?;
-        let prior = match &mut self.previous {
-            Some(previous) => previous.find(heading.tablespace, &heading.path).await?,
-            None => None,
-        };
+        let mut prior = None;
+        for dead in &mut self.dead {
+            prior = dead.find(heading.tablespace, &heading.path).await;
+            if prior.is_some() {
+                break;
+            }
+        }
+        if let (None, Some(previous)) = (&prior, &mut self.previous) {
+            prior = previous.find(heading.tablespace, &heading.path).await?;
+        }
         self.file = Some(Writing {
             left: heading.size,
             heading,
@@ -210,6 +226,7 @@ impl Backup {
             prints: Vec::new(),
             group: Vec::new(),
             before: Vec::new(),
+            all: Vec::new(),
             prior,
         });
         Ok(())
@@ -261,7 +278,11 @@ impl Backup {
         }
         let digest = Digest::from(file.digest.finalize());
         let (data, prints) = (file.data, file.prints);
-        self.line(&Entry::File(FileEntry { tablespace, path, mode, mtime, size, digest, data, prints })).await
+        let entry = FileEntry { tablespace, path, mode, mtime, size, digest, data, prints };
+        self.progress.done(&entry, &file.all);
+        let (of, packs) = ((self.point.system, &self.id), self.data_out.whole_packs());
+        self.progress.save(&self.archive, of, self.prints.key(), &self.origins.all, packs);
+        self.line(&Entry::File(entry)).await
     }
 
     /// Some blocks are complete, or the file's last ones: which of them are new?
@@ -274,9 +295,9 @@ impl Backup {
         self.prints.take(bytes, &mut file.group)?;
         let group = file.group.len();
         if from == 0 {
-            file.before = match (&mut self.previous, &mut file.prior) {
-                (Some(previous), Some(prior)) => previous.prints(prior, GROUP * PRINT).await?,
-                _ => Vec::new(),
+            file.before = match &mut file.prior {
+                Some(prior) => prior.prints(self.previous.as_mut(), GROUP * PRINT).await?,
+                None => Vec::new(),
             };
         }
         let same = |at: usize| file.before.get(at..at + PRINT) == Some(&file.group[at..at + PRINT]);
@@ -322,7 +343,8 @@ impl Backup {
         }
         let (group, before) = (std::mem::take(&mut file.group), std::mem::take(&mut file.before));
         let length = group.len() as u64;
-        match file.prior.as_mut().map(|prior| &mut prior.groups) {
+        file.all.extend_from_slice(&group);
+        match file.prior.as_mut().and_then(|prior| prior.groups.as_mut()) {
             Some(prior) if group == before && file.prints.len() < MOST_PARTS => {
                 let origins = &mut self.origins;
                 prior.take(length, |extent, of| join(&mut file.prints, origins.refer(extent, of)))?;
@@ -378,7 +400,7 @@ impl Backup {
             self.data(text).await?;
             self.file_end().await?;
         }
-        drop(self.lanes);
+        drop((self.lanes, self.progress));
         let data = self.data_out.finish().await?;
         let prints = self.prints_out.finish().await?;
         let list = self.list_out.finish().await?;
@@ -434,6 +456,9 @@ impl Origins {
             self.packs.push(Default::default());
             self.all.len() - 1
         });
+        // What is known of a run that died grows from progress to progress.
+        let have = &mut self.all[at].data.length;
+        *have = of.data.length.max(*have);
         Extent(u32::try_from(at).unwrap_or(u32::MAX), extent.1, extent.2)
     }
 

@@ -10,6 +10,7 @@
 
 mod courier;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -143,6 +144,8 @@ pub(crate) struct StreamWriter {
     sealer: Option<Arc<Sealer>>,
     orders: mpsc::Sender<Order>,
     task: Task,
+    /// Packs whose uploads are finished.
+    whole: Arc<AtomicU64>,
 }
 
 /// A task that ends with its owner.
@@ -166,7 +169,8 @@ impl StreamWriter {
     ) -> Self {
         // Bounded by the lanes; opening and closing come on top.
         let (orders, inbox) = mpsc::channel(MOST_LANES);
-        let task = tokio::spawn(write(archive.clone(), lanes.sealed.clone(), inbox));
+        let whole = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn(write(archive.clone(), lanes.sealed.clone(), inbox, whole.clone()));
         Self {
             archive: archive.clone(),
             system,
@@ -179,12 +183,18 @@ impl StreamWriter {
             sealer: None,
             orders,
             task: Task(Some(task)),
+            whole,
         }
     }
 
     /// How much is in the stream: where the next byte comes.
     pub(crate) fn position(&self) -> u64 {
         self.frames * FRAME as u64 + self.ready as u64
+    }
+
+    /// How many packs can be seen in the store: durable after the next settling.
+    pub(crate) fn whole_packs(&self) -> u64 {
+        self.whole.load(Ordering::Acquire)
     }
 
     /// Puts bytes behind what is ready, at most [`UNIT`] together.
@@ -297,7 +307,12 @@ impl StreamWriter {
 }
 
 /// Writes the frames of one stream in their order, pack by pack.
-async fn write(archive: Archive, pool: Pool, mut inbox: mpsc::Receiver<Order>) -> Result<Written, Trouble> {
+async fn write(
+    archive: Archive,
+    pool: Pool,
+    mut inbox: mpsc::Receiver<Order>,
+    whole: Arc<AtomicU64>,
+) -> Result<Written, Trouble> {
     let mut written = Written::default();
     let (mut courier, mut trailer) = (None::<Courier>, Trailer::default());
     let apart = || Trouble::Broken("a frame without a pack".to_owned());
@@ -323,6 +338,7 @@ async fn write(archive: Archive, pool: Pool, mut inbox: mpsc::Receiver<Order>) -
                 written.objects += 1;
                 let (stored, parts) = courier.finish().await?;
                 written.stored += stored;
+                whole.store(written.objects, Ordering::Release);
                 for part in parts {
                     if let Ok(part) = part.try_into_mut() {
                         pool.give(part.into());

@@ -17,7 +17,8 @@ use crate::stream::Stream;
 use crate::trouble::Trouble;
 
 pub(super) struct Previous {
-    pub(super) manifest: Arc<Manifest>,
+    pub(super) manifest: Manifest,
+    origins: Arc<Vec<Origin>>,
     /// The beginning of a digest of each file's place, and where its line is; in order.
     index: Vec<(u64, u64)>,
     lines: Reader,
@@ -30,7 +31,7 @@ impl Previous {
         system: SystemIdentifier,
         backup: &BackupId,
     ) -> Result<Self, Trouble> {
-        let manifest = Arc::new(Manifest::read(archive, system, backup).await?);
+        let manifest = Manifest::read(archive, system, backup).await?;
         let tables = Tables::new(archive, system);
         let mut index = Vec::new();
         let mut listing = Listing::new(&manifest, &tables);
@@ -41,7 +42,8 @@ impl Previous {
         }
         drop(listing);
         index.sort_unstable();
-        Ok(Self { lines: Reader::new(&tables), prints: Reader::new(&tables), manifest, index })
+        let origins = Arc::new(manifest.origins.clone());
+        Ok(Self { lines: Reader::new(&tables), prints: Reader::new(&tables), manifest, origins, index })
     }
 
     /// What it has in that place.
@@ -72,18 +74,19 @@ impl Previous {
     }
 
     fn prior(&self, file: FileEntry) -> Prior {
-        let cursor = |extents: Vec<Extent>| {
-            let left = extents.iter().map(|extent| extent.2).sum();
-            Cursor { manifest: self.manifest.clone(), extents, at: 0, used: 0, left }
-        };
-        Prior { data: cursor(file.data), groups: cursor(file.prints.clone()), prints: cursor(file.prints) }
+        let cursor = |extents| Cursor::new(self.origins.clone(), extents);
+        Prior {
+            data: cursor(file.data),
+            groups: Some(cursor(file.prints.clone())),
+            prints: Prints::Stored(cursor(file.prints)),
+        }
     }
 
     /// The next fingerprints of a file, fewer at its end; none when they cannot be read.
-    pub(super) async fn prints(&mut self, prior: &mut Prior, length: usize) -> Result<Vec<u8>, Trouble> {
+    async fn prints(&mut self, prints: &mut Cursor, length: usize) -> Result<Vec<u8>, Trouble> {
         let mut parts = Vec::new();
-        let length = (length as u64).min(prior.prints.left);
-        prior.prints.take(length, |Extent(_, offset, length), of| {
+        let length = (length as u64).min(prints.left);
+        prints.take(length, |Extent(_, offset, length), of| {
             let source =
                 Source { backup: of.backup.clone(), stream: Stream::Prints, length: of.prints.length };
             parts.push((source, offset, length));
@@ -104,25 +107,55 @@ impl Previous {
 }
 
 /// The beginning of a digest of a file's place.
-fn hash(tablespace: Option<u32>, path: &TreePath) -> u64 {
+pub(super) fn hash(tablespace: Option<u32>, path: &TreePath) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&tablespace.unwrap_or(0).to_le_bytes()).update(path.as_bytes());
     hasher.finalize().as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// A file of the previous backup, read along with the new one.
+/// A file as it was before, read along with the new one.
 pub(super) struct Prior {
     /// Where its bytes are.
     pub(super) data: Cursor,
     /// Where its fingerprints are, to be referenced.
-    pub(super) groups: Cursor,
-    /// The same, to be read.
-    prints: Cursor,
+    pub(super) groups: Option<Cursor>,
+    prints: Prints,
+}
+
+/// Fingerprints to be read.
+enum Prints {
+    Stored(Cursor),
+    Remembered(Vec<u8>, usize),
+}
+
+impl Prior {
+    /// One whose fingerprints are at hand.
+    pub(super) fn remembered(origins: Arc<Vec<Origin>>, data: Vec<Extent>, prints: Vec<u8>) -> Self {
+        Self { data: Cursor::new(origins, data), groups: None, prints: Prints::Remembered(prints, 0) }
+    }
+
+    /// The next fingerprints, fewer at its end; none when they cannot be read.
+    pub(super) async fn prints(
+        &mut self,
+        previous: Option<&mut Previous>,
+        length: usize,
+    ) -> Result<Vec<u8>, Trouble> {
+        match (&mut self.prints, previous) {
+            (Prints::Stored(cursor), Some(previous)) => previous.prints(cursor, length).await,
+            (Prints::Stored(_), None) => Ok(Vec::new()),
+            (Prints::Remembered(prints, at), _) => {
+                let end = prints.len().min(*at + length);
+                let next = prints[(*at).min(end)..end].to_vec();
+                *at = end;
+                Ok(next)
+            }
+        }
+    }
 }
 
 /// A place in a file of the previous backup, that goes forward only.
 pub(super) struct Cursor {
-    manifest: Arc<Manifest>,
+    origins: Arc<Vec<Origin>>,
     extents: Vec<Extent>,
     at: usize,
     used: u64,
@@ -130,11 +163,16 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
+    fn new(origins: Arc<Vec<Origin>>, extents: Vec<Extent>) -> Self {
+        let left = extents.iter().map(|extent| extent.2).sum();
+        Self { origins, extents, at: 0, used: 0, left }
+    }
+
     /// The next bytes are the ones in these parts.
     pub(super) fn take(&mut self, length: u64, mut see: impl FnMut(Extent, &Origin)) -> Result<(), Trouble> {
-        let manifest = self.manifest.clone();
+        let origins = self.origins.clone();
         let mut wrong = None;
-        self.go(length, |extent| match manifest.origins.get(extent.0 as usize) {
+        self.go(length, |extent| match origins.get(extent.0 as usize) {
             Some(origin) => see(extent, origin),
             None => wrong = Some(extent.0),
         });

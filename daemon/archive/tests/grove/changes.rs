@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 
 use lifeboat_archive::manifest::catalog::State;
-use lifeboat_archive::{Backup, catalog};
+use lifeboat_archive::{Backup, FileHeading, Manifest, catalog};
 use lifeboat_engine::pretend::StoreFault;
 
 use crate::place::{Place, SYSTEM, noise, pages};
@@ -98,6 +98,48 @@ async fn a_backup_that_is_dropped_is_none_and_harms_none() {
     );
     let second = place.backup(Some(&first.backup)).await;
     place.restores_equal(&second.backup, "restored").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_run_has_stored_is_not_stored_again() {
+    let mut place = Place::new().await;
+    for number in 0..11_000 {
+        place.file(&format!("base/{number}"), &noise(number, 4000));
+    }
+    let now = place.next();
+    let mut dead = Backup::begin(&place.archive, tree::point(SYSTEM, now), None).await.unwrap();
+    let id = dead.id().clone();
+    tree::give(&mut dead, &place.tree()).await.unwrap();
+    let told =
+        |place: &Place| place.store.objects().keys().any(|name| name.as_str().contains("progress-00001"));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    for number in 0.. {
+        if told(&place) {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "no progress was written down");
+        let path = format!("more/{number}").parse().unwrap();
+        dead.file(FileHeading { tablespace: None, path, mode: 0o600, mtime: 0, size: 0 }).await.unwrap();
+        dead.file_end().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    drop(dead);
+    // What was not settled is gone with the power, and one file is another one since.
+    place.store.crash();
+    place.file("base/1", &noise(70_000, 4000));
+
+    let second = place.backup(None).await;
+    assert!(second.sums.referenced >= 16 << 20, "{second:?}");
+    assert_eq!(second.sums.new + second.sums.referenced, second.sums.source);
+    place.restores_equal(&second.backup, "restored").await;
+    let manifest = Manifest::read(&place.archive, SYSTEM, &second.backup).await.unwrap();
+    assert!(manifest.origins.iter().any(|origin| origin.backup == id));
+    assert_eq!(place.verified().await.findings, []);
+    // The next one goes by the finished one, and restores from all three.
+    place.file("base/2", &noise(70_001, 4000));
+    let third = place.backup(Some(&second.backup)).await;
+    assert_eq!(third.sums.new, 4000);
+    place.restores_equal(&third.backup, "restored again").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
