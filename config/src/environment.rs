@@ -45,6 +45,13 @@ pub fn environment(loaded: &Loaded) -> Problems {
     for (n, archive) in loaded.document.archives.iter().enumerate() {
         let at = Place::top().key("archive").index(n);
         look.private(Some(&archive.key_file), &at.key("key_file"));
+        for (file, key) in
+            [(&archive.access_key_file, "access_key_file"), (&archive.secret_key_file, "secret_key_file")]
+        {
+            if let Some(file) = file {
+                look.secret(file, &at.key(key));
+            }
+        }
         look.private(archive.credentials_file.as_ref(), &at.key("credentials_file"));
     }
     for (n, workload) in loaded.document.workloads.iter().enumerate() {

@@ -231,7 +231,9 @@ pub struct ArchiveWiring {
     pub region: Option<String>,
     /// Whether the bucket goes into the path of a request.
     pub path_style: bool,
-    /// File with the credentials.
+    /// Files with the id of the access key and with the key itself.
+    pub access_key: Option<(PathBuf, PathBuf)>,
+    /// File with the key of a service account.
     pub credentials_file: Option<PathBuf>,
     /// For how long what is kept.
     pub retention: RetentionWiring,

@@ -33,8 +33,15 @@ pub struct Archive {
     /// Whether the bucket goes into the path of a request instead of into the host's name. Only with s3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_style: Option<bool>,
-    /// File with the credentials: a profile "default" as the vendor's tools write it (s3), or the JSON key of a service
-    /// account (gs). Default: what the environment or the machine's own role gives.
+    /// File with the id of the access key: one line. Default: what the environment or the machine's own role gives. Only
+    /// with s3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key_file: Option<FilePath>,
+    /// File with the secret access key: one line. Only with s3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_file: Option<FilePath>,
+    /// File with the JSON key of a service account. Default: what the environment or the machine's own role gives. Only
+    /// with gs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_file: Option<FilePath>,
     /// For how long what is kept.

@@ -55,17 +55,24 @@ fn used(workload: &Workload) -> impl Iterator<Item = &str> {
 }
 
 fn check_store(review: &mut Review<'_, '_>, archive: &Archive, at: &Place) {
-    let (s3, folder) =
-        (matches!(archive.place, ArchivePlace::S3(_)), matches!(archive.place, ArchivePlace::Folder(_)));
+    let (s3, gs) =
+        (matches!(archive.place, ArchivePlace::S3(_)), matches!(archive.place, ArchivePlace::Gs(_)));
     let unused = [
-        ("endpoint", folder && archive.endpoint.is_some()),
+        ("endpoint", !s3 && !gs && archive.endpoint.is_some()),
         ("region", !s3 && archive.region.is_some()),
         ("path_style", !s3 && archive.path_style.is_some()),
-        ("credentials_file", folder && archive.credentials_file.is_some()),
+        ("access_key_file", !s3 && archive.access_key_file.is_some()),
+        ("secret_key_file", !s3 && archive.secret_key_file.is_some()),
+        ("credentials_file", !gs && archive.credentials_file.is_some()),
     ];
     for (key, _) in unused.into_iter().filter(|(_, unused)| *unused) {
         let message = format!("`{key}` means nothing for an archive at `{}`", archive.place);
         review.report(Rule::StoreKeyUnused, &at.key(key).name(), message, "remove it");
+    }
+    if archive.access_key_file.is_some() != archive.secret_key_file.is_some() {
+        let message = format!("only half of what `{}` is logged in to with is written", archive.name);
+        let help = "give `access_key_file` and `secret_key_file`, or neither";
+        review.report(Rule::CredentialIncomplete, at, message, help);
     }
     if let ArchivePlace::Folder(folder) = &archive.place
         && archive.key_file.as_path().starts_with(folder)

@@ -144,6 +144,7 @@ fn archive(archive: &Archive) -> ArchiveWiring {
         endpoint: archive.endpoint.clone(),
         region: archive.region.clone(),
         path_style: archive.path_style.unwrap_or_default(),
+        access_key: file(archive.access_key_file.as_ref()).zip(file(archive.secret_key_file.as_ref())),
         credentials_file: file(archive.credentials_file.as_ref()),
         retention: RetentionWiring {
             window: kept.window.0,

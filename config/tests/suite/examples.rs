@@ -89,7 +89,9 @@ fn commented_defaults_are_the_defaults() {
         let example = [
             "archives",
             "bandwidth",
+            "access_key_file",
             "credentials_file",
+            "secret_key_file",
             "endpoint",
             "region",
             "socket",

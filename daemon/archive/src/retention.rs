@@ -24,7 +24,10 @@ use lifeboat_engine::ports::ObjectName;
 use serde::Serialize;
 use thiserror::Error;
 
+mod gather;
 pub mod proof;
+
+pub use gather::{Gathered, Removed, carry_out, gather};
 
 /// For how long what is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
