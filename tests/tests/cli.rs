@@ -23,7 +23,8 @@ fn lifeboat(scratch: &Path, args: &[&str]) -> String {
         String::from_utf8(bytes.to_vec()).unwrap().replace(scratch.to_str().unwrap(), "SCRATCH")
     };
     let (out, err) = (text(&said.stdout), text(&said.stderr));
-    format!("$ lifeboat {}\n{out}--- standard error\n{err}--- exit {code}\n", args.join(" "))
+    let args = args.join(" ").replace(scratch.to_str().unwrap(), "SCRATCH");
+    format!("$ lifeboat {args}\n{out}--- standard error\n{err}--- exit {code}\n")
 }
 
 /// Holds what was said against the golden text of that name.
@@ -55,6 +56,10 @@ fn help_teaches() {
     let folder = scratch();
     for verb in [
         "run",
+        "archive",
+        "backup",
+        "wal",
+        "restore",
         "check",
         "status",
         "plan",
@@ -77,6 +82,16 @@ fn help_teaches() {
         "runbook",
     ] {
         golden(&format!("help-{verb}"), &lifeboat(folder.path(), &[verb, "--help"]));
+    }
+    for (name, args) in [
+        ("archive-init", ["archive", "init"]),
+        ("archive-rekey", ["archive", "rekey"]),
+        ("backup-run", ["backup", "run"]),
+        ("backup-expire", ["backup", "expire"]),
+        ("wal-receive", ["wal", "receive"]),
+        ("wal-get", ["wal", "get"]),
+    ] {
+        golden(&format!("help-{name}"), &lifeboat(folder.path(), &[args[0], args[1], "--help"]));
     }
     golden("help", &lifeboat(folder.path(), &["--help"]));
     golden("help-plan-failover", &lifeboat(folder.path(), &["plan", "failover", "--help"]));
@@ -123,6 +138,55 @@ fn usage_errors_say_what_to_type() {
         assert!(said.contains("--- exit 2"), "{said}");
         golden(&format!("usage-{name}"), &said);
     }
+}
+
+#[test]
+fn an_archive_is_made_opened_and_given_another_key() {
+    let folder = scratch();
+    let at = |name: &str| folder.path().join(name);
+    let c = "--config=lifeboat.toml";
+    let place = |name: &str| format!("place = \"{}\"", at(name).display());
+    let text = std::fs::read_to_string(at("lifeboat.toml")).unwrap();
+    let key = format!("key_file = \"{}\"", at("vault.key").display());
+    let text = text
+        .replace("place = \"s3://example-backups/lifeboat\"", &place("vault"))
+        .replace("key_file = \"/etc/lifeboat/vault.key\"", &key);
+    std::fs::write(at("lifeboat.toml"), text).unwrap();
+    for (name, code, args) in [
+        ("none", 3, &["archive", "check", c][..]),
+        ("init", 0, &["archive", "init", c]),
+        ("again", 5, &["archive", "init", c]),
+        ("check", 0, &["archive", "check", c]),
+        ("empty", 0, &["backup", "list", c]),
+        ("no-log", 0, &["wal", "status", c]),
+        ("rekey", 0, &["archive", "rekey", "--new-key", "next.key", c]),
+        ("old-key", 5, &["archive", "check", c]),
+        (
+            "no-backup",
+            5,
+            &["restore", "shop/orders", "--target", "never", "--place", "vault", "--key", "next.key"],
+        ),
+        ("unknown", 2, &["backup", "list", "--archive", "attic", c]),
+        ("no-database", 2, &["backup", "run", "shop/carts", c]),
+        (
+            "no-backup-named",
+            2,
+            &["backup", "show", "20260101T000000Z-000000", "--place", "SCRATCH", "--key", "next.key"],
+        ),
+    ] {
+        let place = at("vault").display().to_string();
+        let args: Vec<&str> =
+            args.iter().map(|arg| if *arg == "SCRATCH" || *arg == "vault" { &place } else { *arg }).collect();
+        let said = lifeboat(folder.path(), &args);
+        assert!(said.contains(&format!("--- exit {code}\n")), "{said}");
+        // The names of keys are made up anew each time.
+        if name == "old-key" {
+            assert!(said.contains("is sealed by the key file"), "{said}");
+        } else {
+            golden(&format!("archive-{name}"), &said);
+        }
+    }
+    assert!(!at("never").exists(), "what is refused writes nothing");
 }
 
 #[test]

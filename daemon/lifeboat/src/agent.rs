@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::api;
 use crate::failure::{Exit, Failure};
+use crate::keeping::Keeping;
 use crate::pages;
 use crate::plug::{self, Plugged};
 use crate::sharing::{self, Follower};
@@ -26,7 +27,7 @@ use crate::sharing::{self, Follower};
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs the agent until it is told to stop.
-pub(crate) async fn live(config: Config) -> Result<(), Failure> {
+pub(crate) async fn live(config: Config, path: &Path) -> Result<(), Failure> {
     allow_many_files();
     // Journal, reports and socket are for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -76,7 +77,11 @@ pub(crate) async fn live(config: Config) -> Result<(), Failure> {
         policy: policy.clone(),
     });
     let authority = tokio::spawn(answer_names(authority, follower, (known, records), stop.clone()));
-    let api = tokio::spawn(door.serve(guard.inbox(), journal, stop.clone()));
+    let (shown, backups) = watch::channel(Vec::new());
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let keeping = Keeping::new(&wiring, path, clock).run(guard.inbox(), shown, stop.clone());
+    let keeping = tokio::spawn(keeping);
+    let api = tokio::spawn(door.serve(guard.inbox(), journal, backups, stop.clone()));
     let signals = tokio::spawn(until_signalled(stop.clone()));
     tokio::spawn(keep_watchdog_quiet(guard.inbox(), stop.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -87,6 +92,7 @@ pub(crate) async fn live(config: Config) -> Result<(), Failure> {
     stop.cancel();
     // A client that holds its connection must not keep a stopping agent alive.
     let _ = tokio::time::timeout(DRAIN_LIMIT, api).await;
+    let _ = tokio::time::timeout(DRAIN_LIMIT, keeping).await;
     let lost = authority.await;
     signals.abort();
     let _ = std::fs::remove_file(&wiring.agent.socket);

@@ -15,14 +15,17 @@ use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use lifeboat_core::forecast::Forecast;
 use lifeboat_core::plan::Kind;
+use lifeboat_core::status::Status;
 use lifeboat_core::{Order, Plan, Reason, RegionName, WorkloadName};
 use lifeboat_engine::{Inbox, Journal};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::failure::{Exit, Failure};
+use crate::keeping::BackupStatus;
 
 /// The socket, bound and not yet answering.
 pub(crate) struct Door {
@@ -44,6 +47,18 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
 struct Agent {
     inbox: Inbox,
     journal: Journal,
+    backups: watch::Receiver<Vec<BackupStatus>>,
+}
+
+/// Everything the agent knows.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Known {
+    /// What the guardian knows.
+    #[serde(flatten)]
+    pub(crate) status: Status,
+    /// How backups are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) backups: Vec<BackupStatus>,
 }
 
 /// A plan with its forecast, or why there is none.
@@ -96,8 +111,14 @@ impl Door {
     }
 
     /// Answers until told to stop.
-    pub(crate) async fn serve(self, inbox: Inbox, journal: Journal, stop: CancellationToken) {
-        let agent = Arc::new(Agent { inbox, journal });
+    pub(crate) async fn serve(
+        self,
+        inbox: Inbox,
+        journal: Journal,
+        backups: watch::Receiver<Vec<BackupStatus>>,
+        stop: CancellationToken,
+    ) {
+        let agent = Arc::new(Agent { inbox, journal, backups });
         let router = Router::new()
             .route("/v1/status", get(status))
             .route("/v1/orders", post(order))
@@ -124,7 +145,9 @@ fn stopping(error: &dyn std::error::Error) -> Response {
 }
 
 async fn status(State(agent): State<Arc<Agent>>) -> Response {
-    agent.inbox.status().await.map_or_else(|error| stopping(&error), |status| Json(status).into_response())
+    let backups = agent.backups.borrow().clone();
+    let known = agent.inbox.status().await.map(|status| Known { status, backups });
+    known.map_or_else(|error| stopping(&error), |known| Json(known).into_response())
 }
 
 async fn order(

@@ -29,10 +29,13 @@ First steps:
   lifeboat status                         what the agent sees
   lifeboat plan failover WORKLOAD         what a failover would do; touches nothing
   lifeboat explain WORKLOAD --why-not     why it does not fail over by itself right now
+  lifeboat archive init                   make the archive that backups go to
+  lifeboat backup list                    what can be restored
 
 Exit codes:
   0 done   1 tried and failed   2 usage   3 configuration   4 agent unreachable
-  5 refused, nothing touched   6 stranded or waiting: a person is needed   70 a bug";
+  5 refused, nothing touched   6 stranded or waiting: a person is needed   70 a bug
+  200 a server that recovers must stop here (lifeboat wal get)";
 
 /// Where the agent is.
 #[derive(Clone, Debug, Args)]
@@ -108,6 +111,13 @@ enum Command {
     /// List the procedures, show or check their pages, or write one down to be followed by hand.
     #[command(subcommand)]
     Runbook(commands::runbook::Runbook),
+    #[command(subcommand)]
+    Archive(commands::archive::Archive),
+    #[command(subcommand)]
+    Backup(commands::backup::Backup),
+    #[command(subcommand)]
+    Wal(commands::wal::Wal),
+    Restore(Box<commands::restore::Restore>),
     Host(commands::host::Host),
     Key(commands::key::Key),
     Share(commands::share::Share),
@@ -136,6 +146,10 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::History(history) => history.run(place),
         Command::Explain(explain) => explain.run(place),
         Command::Runbook(runbook) => runbook.run(place),
+        Command::Archive(archive) => archive.run(place),
+        Command::Backup(backup) => backup.run(place),
+        Command::Wal(wal) => wal.run(place),
+        Command::Restore(restore) => restore.run(place),
         Command::Host(host) => host.run(place),
         Command::Key(key) => key.run(place),
         Command::Share(share) => share.run(place),

@@ -13,7 +13,7 @@ use lifeboat_core::{Answer, Order, RegionName, Stamped, WorkloadName};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::api::{self, Planned};
+use crate::api::{self, Known, Planned};
 use crate::cli::Place;
 use crate::failure::{Exit, Failure};
 
@@ -40,6 +40,11 @@ impl Client {
 
     /// Everything the agent knows.
     pub(crate) async fn status(&self) -> Result<Status, Failure> {
+        self.get("/v1/status").await
+    }
+
+    /// Everything the agent knows, and how backups are.
+    pub(crate) async fn known(&self) -> Result<Known, Failure> {
         self.get("/v1/status").await
     }
 

@@ -1,6 +1,8 @@
 //! The verbs, one file each, and what several of them share.
 
 pub(crate) mod approve;
+pub(crate) mod archive;
+pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod explain;
@@ -12,12 +14,14 @@ pub(crate) mod key;
 pub(crate) mod moving;
 pub(crate) mod pause;
 pub(crate) mod plan;
+pub(crate) mod restore;
 pub(crate) mod run;
 pub(crate) mod runbook;
 pub(crate) mod sentry;
 pub(crate) mod share;
 pub(crate) mod status;
 pub(crate) mod steering;
+pub(crate) mod wal;
 
 use std::future::Future;
 use std::path::Path;

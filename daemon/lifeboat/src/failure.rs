@@ -21,6 +21,8 @@ pub(crate) enum Exit {
     Refused,
     /// A person is needed.
     Stranded,
+    /// What a server that recovers must stop at.
+    EndsRecovery,
 }
 
 impl Exit {
@@ -33,6 +35,7 @@ impl Exit {
             Self::Unreachable => 4,
             Self::Refused => 5,
             Self::Stranded => 6,
+            Self::EndsRecovery => crate::commands::wal::ENDS_RECOVERY,
         })
     }
 }

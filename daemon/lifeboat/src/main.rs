@@ -4,10 +4,12 @@
 
 mod agent;
 mod api;
+mod archives;
 mod cli;
 mod client;
 mod commands;
 mod failure;
+mod keeping;
 mod notices;
 mod pages;
 mod plug;
@@ -29,7 +31,11 @@ fn main() -> ExitCode {
         // Help and version are answers (0), anything else is a usage error (2).
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { failure::Exit::Usage.code() } else { ExitCode::SUCCESS };
+            return match (error.use_stderr(), recovers()) {
+                (false, _) => ExitCode::SUCCESS,
+                (true, false) => failure::Exit::Usage.code(),
+                (true, true) => failure::Exit::EndsRecovery.code(),
+            };
         }
     };
     match cli::run(cli) {
@@ -39,4 +45,10 @@ fn main() -> ExitCode {
             failure.exit.code()
         }
     }
+}
+
+/// Whether a server that recovers has called this, which takes a usage error for the end of its log.
+fn recovers() -> bool {
+    let words: Vec<_> = std::env::args_os().collect();
+    words.windows(2).any(|pair| pair[0] == "wal" && pair[1] == "get")
 }

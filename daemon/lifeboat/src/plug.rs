@@ -115,6 +115,17 @@ pub(crate) fn members(wiring: &Wiring, clock: Clock) -> Members {
     members
 }
 
+/// How a database's server in a region is reached.
+pub(crate) fn options(
+    wiring: &Wiring,
+    workload: &WorkloadName,
+    database: &DatabaseName,
+    region: &RegionName,
+) -> Option<Options> {
+    let written = wiring.workloads.get(workload)?;
+    member(workload, database, written.databases.get(database)?, region, written)
+}
+
 fn member(
     workload_name: &WorkloadName,
     name: &DatabaseName,

@@ -6,6 +6,7 @@
 //! **Invariant:** a backup is complete only when the WAL that makes it consistent is in the archive.
 
 pub(crate) mod base;
+pub(crate) mod servers;
 pub(crate) mod stream;
 #[cfg(test)]
 mod tests;

@@ -45,7 +45,7 @@ impl Run {
         // One thread decides, a second keeps file and name look-ups from delaying it.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(|error| Failure::because(Exit::Failed, "cannot start", &error))?;
-        let lived = runtime.block_on(agent::live(config));
+        let lived = runtime.block_on(agent::live(config, &place.config));
         // A disk that hangs must not keep the process: what it was to write counts as not written.
         runtime.shutdown_timeout(Duration::from_secs(1));
         lived.map(|()| Exit::Done)

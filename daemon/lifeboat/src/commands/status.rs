@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::api::Known;
 use crate::cli::{Format, Place};
 use crate::client::Client;
 use crate::commands::talk;
@@ -28,8 +29,8 @@ impl Status {
         let client = Client::of(place)?;
         talk(async {
             loop {
-                let taken = match client.status().await {
-                    Ok(status) => self.show(&status),
+                let taken = match client.known().await {
+                    Ok(known) => self.show(&known),
                     // Watching outlives a restart of the agent.
                     Err(failure) if self.watch => {
                         ui::failure(&failure);
@@ -46,13 +47,19 @@ impl Status {
     }
 
     /// Prints the status; says whether anyone took it.
-    fn show(&self, status: &lifeboat_core::status::Status) -> bool {
+    fn show(&self, known: &Known) -> bool {
         if self.format.json {
-            return ui::json(status);
+            return ui::json(known);
         }
         if self.watch {
             ui::clear();
         }
-        ui::answer(view::status::page(status).trim_end())
+        let mut page = view::status::page(&known.status);
+        for (n, backup) in known.backups.iter().enumerate() {
+            page.push_str(if n == 0 { "\nbackups\n  " } else { "  " });
+            page.push_str(&backup.line(known.status.at));
+            page.push('\n');
+        }
+        ui::answer(page.trim_end())
     }
 }

@@ -10,7 +10,7 @@ use lifeboat_archive::manifest::{BadPage, MOST_BAD_PAGES};
 use lifeboat_archive::wal::survey;
 use lifeboat_archive::{Archive, Backup, BackupId, Ending, FileHeading, Point, Summary};
 use lifeboat_core::{AgentName, DatabaseName, Epoch, Lsn, Timeline, WorkloadName};
-use lifeboat_postgres::replication::{BaseBackupOptions, Endpoint, Entry, Item, Replication};
+use lifeboat_postgres::replication::{BaseBackupOptions, Endpoint, Entry, Item, Replication, Tablespace};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -145,6 +145,8 @@ pub(crate) async fn back_up(
                 progress.files += 1;
             }
             Item::Directory(entry) => backup.folder(entry.tablespace, path(&entry.path)?, entry.mode).await?,
+            // A tablespace's link is made from where the tablespace goes.
+            Item::Symlink { entry, .. } if stream.tablespaces.iter().any(|known| is_link(&entry, known)) => {}
             Item::Symlink { entry, target } => {
                 backup.link(entry.tablespace, path(&entry.path)?, target.display().to_string()).await?;
             }
@@ -192,6 +194,10 @@ pub(crate) async fn back_up(
     };
     let summary = Box::pin(backup.finish(ending)).await?;
     Ok(Done { summary, start, end: end.lsn, timeline: end.timeline, bad_pages: bad_page_count, warnings })
+}
+
+fn is_link(entry: &Entry, tablespace: &Tablespace) -> bool {
+    entry.tablespace.is_none() && entry.path == Path::new("pg_tblspc").join(tablespace.oid.to_string())
 }
 
 fn heading(entry: Entry) -> Result<FileHeading, Trouble> {

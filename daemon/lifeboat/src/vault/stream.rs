@@ -204,7 +204,10 @@ impl Under<'_> {
                     self.tell(told, Some(durable));
                 }
                 () = tokio::time::sleep(SIGN_OF_LIFE) => {
-                    self.report(self.writer.held().lsn).await?;
+                    // An idle server says nothing by itself for half a minute, and what it has is not known so long.
+                    let (written, durable) = (self.stream.position(), self.writer.held().lsn);
+                    let durable = durable.min(written);
+                    self.stream.report(written, durable, durable, true).await?;
                     self.tell(told, None);
                 }
                 came = self.stream.next() => match came? {
