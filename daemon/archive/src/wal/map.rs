@@ -10,7 +10,7 @@ use lifeboat_engine::ports::ObjectName;
 
 use super::fetch::branches_of;
 use super::history::Branch;
-use super::names::{Entry, SegmentSize, entry, system_folder};
+use super::names::{Entry, SegmentName, SegmentSize, entry, segment_object, system_folder};
 use super::objects::label_of;
 use super::ranges::{Gap, Stretch, extent, join};
 use crate::archive::Archive;
@@ -79,34 +79,90 @@ impl WalMap {
 /// # Errors
 /// The archive cannot be read, or the newest object of a timeline or a history is damaged.
 pub async fn survey(archive: &Archive, system: SystemIdentifier) -> Result<WalMap, Trouble> {
-    let listed = list(archive, system).await?;
-    let mut map = WalMap { system, segment_size: None, timelines: BTreeMap::new() };
-    let with_history: BTreeSet<Timeline> = listed.histories.into_iter().collect();
-    let timelines: BTreeSet<Timeline> = with_history.iter().chain(listed.objects.keys()).copied().collect();
-    for timeline in timelines {
-        let history = match with_history.contains(&timeline) {
-            true => branches_of(archive, system, timeline).await?,
-            false => None,
-        };
-        let mut found = TimelineMap {
-            timeline,
-            history,
-            stretches: Vec::new(),
-            gaps: Vec::new(),
-            in_flight: Vec::new(),
-            damaged: Vec::new(),
-            newest: None,
-        };
-        if let Some(objects) = listed.objects.get(&timeline) {
-            let parent = found.history.as_ref().and_then(|branches| branches.last()).copied();
-            let parent = parent.and_then(|branch| Some((branch, map.timelines.get(&branch.parent)?)));
-            let ends = parent.and_then(|(branch, parent)| Some((branch.at, parent.stretches.last()?.to)));
-            let size = found.read(archive, system, objects, ends).await?;
-            map.segment_size = Some(size);
+    let map = WalMap { system, segment_size: None, timelines: BTreeMap::new() };
+    map.read_on(archive, None).await
+}
+
+/// From where on the newest timeline is listed again.
+struct From {
+    timeline: Timeline,
+    lsn: Lsn,
+    after: ObjectName,
+}
+
+impl WalMap {
+    /// The same, later: only what can be new is listed, after the last whole segment without a hole before it. What was
+    /// removed before that, by retention or by accident, only [`survey`] finds.
+    ///
+    /// # Errors
+    /// As [`survey`].
+    pub async fn refresh(&self, archive: &Archive) -> Result<Self, Trouble> {
+        match self.clone().read_on(archive, self.grows_from()?).await {
+            // What was whole before it is not listed: all is looked at.
+            Err(Trouble::Damaged { .. }) => survey(archive, self.system).await,
+            map => map,
         }
-        map.timelines.insert(timeline, found);
     }
-    Ok(map)
+
+    fn grows_from(&self) -> Result<Option<From>, Trouble> {
+        let newest = self.timelines.values().rev().find(|found| !found.stretches.is_empty());
+        let (Some(newest), Some(size)) = (newest, self.segment_size) else { return Ok(None) };
+        let end = newest.stretches.last().map(|last| last.to).unwrap_or_default();
+        let hole = newest.in_flight.first().map(|hole| hole.from);
+        let lsn = size.floor(hole.map_or(end, |hole| hole.min(end)));
+        let Some(before) = lsn.get().checked_sub(1) else { return Ok(None) };
+        let segment = SegmentName::of(newest.timeline, Lsn::new(before), size);
+        let after = segment_object(self.system, segment)?;
+        Ok(Some(From { timeline: newest.timeline, lsn, after }))
+    }
+
+    async fn read_on(mut self, archive: &Archive, from: Option<From>) -> Result<Self, Trouble> {
+        let after = from.as_ref().map(|from| from.after.clone());
+        if after.is_none() {
+            self.timelines.clear();
+        }
+        let listed = list(archive, self.system, after).await?;
+        let with_history: BTreeSet<Timeline> = listed.histories.into_iter().collect();
+        let timelines: BTreeSet<Timeline> =
+            with_history.iter().chain(listed.objects.keys()).copied().collect();
+        for timeline in timelines {
+            let known = self.timelines.remove(&timeline);
+            let (history, stretches) =
+                known.map(|known| (known.history, known.stretches)).unwrap_or_default();
+            // One that came late is before what is listed.
+            let late = from.as_ref().is_some_and(|from| from.timeline == timeline) && history.is_none();
+            let history = match history {
+                None if late || with_history.contains(&timeline) => {
+                    branches_of(archive, self.system, timeline).await?
+                }
+                history => history,
+            };
+            let mut found = TimelineMap {
+                timeline,
+                history,
+                stretches: below(stretches, from.as_ref().map(|from| from.lsn)),
+                gaps: Vec::new(),
+                in_flight: Vec::new(),
+                damaged: Vec::new(),
+                newest: None,
+            };
+            if let Some(objects) = listed.objects.get(&timeline) {
+                let parent = found.history.as_ref().and_then(|branches| branches.last()).copied();
+                let parent = parent.and_then(|branch| Some((branch, self.timelines.get(&branch.parent)?)));
+                let ends = parent.and_then(|(branch, parent)| Some((branch.at, parent.stretches.last()?.to)));
+                let size = found.read(archive, self.system, objects, ends).await?;
+                self.segment_size = Some(size);
+            }
+            self.timelines.insert(timeline, found);
+        }
+        Ok(self)
+    }
+}
+
+/// What is there before that byte.
+fn below(stretches: Vec<Stretch>, end: Option<Lsn>) -> Vec<Stretch> {
+    let cut = |stretch: Stretch| Some(Stretch { to: stretch.to.min(end?), ..stretch });
+    stretches.into_iter().filter_map(cut).filter(|stretch| stretch.from < stretch.to).collect()
 }
 
 #[derive(Default)]
@@ -125,9 +181,12 @@ struct Listing {
     objects: BTreeMap<Timeline, Objects>,
 }
 
-async fn list(archive: &Archive, system: SystemIdentifier) -> Result<Listing, Trouble> {
-    let under = system_folder(system);
-    let (mut found, mut after) = (Listing::default(), None::<ObjectName>);
+async fn list(
+    archive: &Archive,
+    system: SystemIdentifier,
+    mut after: Option<ObjectName>,
+) -> Result<Listing, Trouble> {
+    let (under, mut found) = (system_folder(system), Listing::default());
     loop {
         let page = archive.store().list(&under, after.as_ref()).await?;
         let Some(end) = page.last() else { return Ok(found) };

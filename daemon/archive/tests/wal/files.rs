@@ -138,7 +138,7 @@ async fn pieces_of_whole_segments_are_removed_after_a_grace_and_no_others() {
 async fn a_segment_that_only_pieces_hold_is_made_whole() {
     let world = World::new().await;
     let all = stream(45, MIB);
-    let mut writer = world.writer(FIRST, when_asked()).await;
+    let mut writer = world.writer(FIRST, at_once()).await;
     for at in (MIB..2 * MIB).step_by(1 << 18) {
         writer.append(lsn(at), between(&all, at, at + (1 << 18))).await.unwrap();
         writer.flush().await.unwrap();

@@ -67,6 +67,7 @@ async fn any_stream_in_any_parts_with_any_kills_is_given_back_as_far_as_it_was_c
             fault.unclear = 5;
         });
         let mut durable = MIB;
+        let mut refreshed = survey(&world.archive, SYSTEM).await;
         let piece_every = Duration::from_millis(seed % 4 * 10);
         for _ in 0..12 {
             let parts = dice.next_u32() % 20;
@@ -79,10 +80,22 @@ async fn any_stream_in_any_parts_with_any_kills_is_given_back_as_far_as_it_was_c
             world.store.fault(|fault| (fault.fails, fault.unclear) = (0, 0));
             let back = given_back(&world, durable).await;
             let expected = between(&all, MIB, durable);
-            assert!(back.get(..expected.len()) == Some(&expected[..]), "seed {seed}, up to {durable:X}");
+            let same = back.iter().zip(&expected).position(|(a, b)| a != b);
+            assert!(
+                back.get(..expected.len()) == Some(&expected[..]),
+                "seed {seed}, up to {durable:X}, of {} there are {}, the same up to {same:?}: {:?}",
+                expected.len(),
+                back.len(),
+                world.names(),
+            );
             let map = survey(&world.archive, SYSTEM).await.unwrap();
             assert_eq!(map.gaps().next(), None, "seed {seed}: a hole that was in flight is none");
             assert_eq!(map.covers(lsn(MIB), FIRST, lsn(durable)), Ok(()), "seed {seed}");
+            refreshed = match refreshed {
+                Ok(before) => before.refresh(&world.archive).await,
+                Err(_) => survey(&world.archive, SYSTEM).await,
+            };
+            assert_eq!(refreshed.as_ref().unwrap(), &map, "seed {seed}: what is new is all that is new");
             world.store.fault(|fault| (fault.fails, fault.unclear) = (5, 5));
         }
         loop {

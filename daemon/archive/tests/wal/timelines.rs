@@ -91,6 +91,39 @@ async fn what_is_there_is_followed_across_the_switch() {
 }
 
 #[tokio::test]
+async fn a_survey_goes_on_from_the_last_one_with_few_calls() {
+    let world = World::new().await;
+    let old = stream(30, 4 * MIB);
+    let mut writer = world.writer(FIRST, at_once()).await;
+    for at in (MIB..MIB + 600_000).step_by(2000) {
+        writer.append(lsn(at), between(&old, at, at + 2000)).await.unwrap();
+        writer.flush().await.unwrap();
+    }
+    drop(writer);
+    let empty = survey(&World::new().await.archive, SYSTEM).await.unwrap();
+    let mut map = empty.refresh(&world.archive).await.unwrap();
+    assert_eq!(map, survey(&world.archive, SYSTEM).await.unwrap());
+    promoted(&world).await;
+    for step in 0..3 {
+        let calls = world.store.calls();
+        map = map.refresh(&world.archive).await.unwrap();
+        let (few, calls) = (world.store.calls() - calls, world.store.calls());
+        let whole = survey(&world.archive, SYSTEM).await.unwrap();
+        assert_eq!(map, whole, "step {step}");
+        let many = world.store.calls() - calls;
+        assert!(step == 0 || few + 3 < many, "step {step}: {few} of {many}");
+        if step == 1 {
+            let mut writer = world.writer(SECOND, when_asked()).await;
+            writer.append(writer.next(), old.slice(..MIB as usize)).await.unwrap();
+            writer.flush().await.unwrap();
+        }
+    }
+    world.damage(&format!("00000002/{}", segment(SECOND, 4 * MIB)), |_| None);
+    let map = map.refresh(&world.archive).await.unwrap();
+    assert_eq!(map.newest_timeline(), survey(&world.archive, SYSTEM).await.unwrap().newest_timeline());
+}
+
+#[tokio::test]
 async fn a_segment_that_is_missing_where_a_timeline_begins_is_a_gap() {
     let world = World::new().await;
     promoted(&world).await;

@@ -100,7 +100,8 @@ async fn pieces_of_two_streams_are_never_mixed() {
     two.flush().await.unwrap();
     until(|| world.names().contains(&format!("00000001/{}", segment(FIRST, MIB)))).await;
     let tidied = tidy(&world.archive, SYSTEM, Duration::ZERO, Moment::from_millis(u64::MAX)).await.unwrap();
-    assert_eq!((tidied.removed, tidied.kept.len()), (3, 1));
+    // Theirs are two, or three when the last one was asked for before the segment was begun.
+    assert!((2..=3).contains(&tidied.removed) && tidied.kept.len() == 1, "{tidied:?}");
     assert!(matches!(&tidied.kept[0], Trouble::Conflict { name, .. } if *name == kept.0));
     assert_eq!(survey(&world.archive, SYSTEM).await.unwrap().gaps().count(), 0);
 }

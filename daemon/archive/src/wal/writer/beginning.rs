@@ -36,7 +36,7 @@ pub(super) async fn find(
 ) -> Result<Beginning, Trouble> {
     let now = options.clock.now();
     let held = |lsn| Held { lsn, received: now, durable: now };
-    let (stretches, last) = stretches(archive, system, timeline, size).await?;
+    let (mut stretches, last) = stretches(archive, system, timeline, size).await?;
     if let Some((name, length)) = last {
         match label_of(archive, &name, Some(length)).await {
             Ok(label) if label.segment_size != size.bytes() => {
@@ -45,6 +45,10 @@ pub(super) async fn find(
                     label.segment_size,
                     size.bytes()
                 )));
+            }
+            // Durable was what is before that, and between there and the first byte that is here something was in flight.
+            Ok(label) if stretches.first().is_some_and(|first| label.held < first.from) => {
+                stretches.insert(0, Stretch { from: label.held, to: label.held });
             }
             Ok(_) => {}
             Err(Trouble::Damaged { name, why }) => tracing::warn!(%name, why, "the newest WAL is damaged"),
