@@ -222,6 +222,24 @@ async fn a_hole_that_was_in_flight_when_a_writer_died_is_no_gap_and_is_filled() 
     assert_eq!(map.covers(lsn(MIB), FIRST, lsn(5 * MIB)), Ok(()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_hole_before_all_that_is_there_is_filled_as_well() {
+    let world = World::new().await;
+    let all = stream(13, 2 * MIB);
+    let mut writer = world.writer(FIRST, when_asked()).await;
+    // Both begin before any of them arrives.
+    world.store.fault(|fault| fault.delay = Duration::from_millis(50));
+    writer.append(lsn(MIB), all.clone()).await.unwrap();
+    writer.flush().await.unwrap();
+    drop(writer);
+    world.store.fault(|fault| fault.delay = Duration::ZERO);
+    world.damage(&object(MIB), |_| None);
+    for oldest in [Some(lsn(MIB)), None] {
+        let options = lifeboat_archive::wal::WalOptions { oldest, ..when_asked() };
+        assert_eq!(world.writer(FIRST, options).await.next(), lsn(MIB));
+    }
+}
+
 #[tokio::test]
 async fn what_the_server_cannot_give_any_more_stays_a_gap_and_a_writer_begins_after_it() {
     let (world, all) = five().await;
