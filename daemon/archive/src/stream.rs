@@ -81,7 +81,7 @@ pub(crate) struct Lanes {
 impl Lanes {
     pub(crate) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let lanes = (cores + 2).min(MOST_LANES);
+        let lanes = (cores + 1).min(MOST_LANES);
         Self { free: Arc::new(Semaphore::new(lanes)), plain: Pool::new(lanes), sealed: Pool::new(16) }
     }
 }
