@@ -33,6 +33,9 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How soon a child that ended is started again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(10));
 
+/// How often backups are read back, and how many of a hundred objects.
+const VERIFY: (Duration, &str) = (Duration::from_hours(20), "4");
+
 /// A backup that is due and not done for so long is told to people.
 const OVERDUE: Duration = Duration::from_hours(1);
 
@@ -51,6 +54,8 @@ struct Kept {
     receiver: Option<Child>,
     backup: Option<Child>,
     expiry: Option<Child>,
+    verifier: Option<Child>,
+    verified: Option<Moment>,
     receiver_waits: Waits,
     backup_waits: Waits,
     /// When this was first looked at: what was never backed up is due since then.
@@ -99,6 +104,8 @@ impl Keeping {
                         receiver: None,
                         backup: None,
                         expiry: None,
+                        verifier: None,
+                        verified: None,
                         receiver_waits: Waits::default(),
                         backup_waits: Waits::default(),
                         since: clock.now(),
@@ -142,7 +149,7 @@ impl Keeping {
             shown.send_replace(all);
         }
         for kept in self.all.values_mut() {
-            for child in [&mut kept.receiver, &mut kept.backup, &mut kept.expiry] {
+            for child in [&mut kept.receiver, &mut kept.backup, &mut kept.expiry, &mut kept.verifier] {
                 if let Some(child) = child.take() {
                     child.end();
                 }
@@ -182,6 +189,20 @@ impl Kept {
                 error!(target: "notice", %database, archive, kind = "expire-failed", "what is not kept any more was not removed: exit {code}");
             }
             self.expiry = None;
+            // What is kept is read back: a part each day, all of it within a month.
+            if self.verified.is_none_or(|last| now.since(last) >= VERIFY.0) && decides {
+                self.verified = Some(now);
+                self.verifier = self.start(&["backup", "verify", "--sample", VERIFY.1], target, None, now);
+            }
+        }
+        if let Some(child) = &mut self.verifier
+            && let Some(code) = child.ended()
+        {
+            if code != 0 {
+                let (database, archive) = (target.database(), target.archive);
+                error!(target: "notice", %database, archive, kind = "verify-failed", "reading backups back found something wrong, or could not be done: lifeboat backup verify --archive {archive}");
+            }
+            self.verifier = None;
         }
     }
 
