@@ -350,6 +350,42 @@ fn log_that_is_missing_stops_recovery_instead_of_ending_it() {
     );
 }
 
+#[test]
+fn the_agent_keeps_backups_going_and_leaves_nothing_behind_when_it_is_killed() {
+    let mut scene = Scene::start();
+    scene.done(&["archive", "init"]);
+    scene.ask(scene.port, "create table t(id serial primary key, said text)");
+    let agent = scene.command(&["run"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    scene.receiver = Some(agent.unwrap());
+    let known = || {
+        let output = scene.lifeboat(&["status", "--json"]);
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        status["backups"][0].clone()
+    };
+    // Never backed up is due at once; the log is received from the region that the workload lives in.
+    scene.until("a backup is made", || known()["backup"].is_string());
+    scene.until("the log is received", || known()["rpo_held_ms"].is_u64() && known()["receiving"] == "east");
+    let listed = scene.done(&["backup", "list"]);
+    assert!(listed.contains(known()["backup"].as_str().unwrap()), "{listed}");
+    let page = text(&scene.lifeboat(&["status"]).stdout);
+    assert!(page.contains("shop/orders in vault: newest") && page.contains("RPO held"), "{page}");
+
+    let mut agent = scene.receiver.take().unwrap();
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    // Whoever receives holds the lock; it is free when nobody does any more.
+    let lock = scene.at("state/runs/wal.shop.orders.vault.lock");
+    scene.until("the receiver has ended", || {
+        as_servers_user(Path::new("/usr/bin/flock"))
+            .arg("-n")
+            .arg(&lock)
+            .arg("true")
+            .status()
+            .unwrap()
+            .success()
+    });
+}
+
 /// The files that many folders down.
 fn glob(folder: &Path, depth: usize) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
