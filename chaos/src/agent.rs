@@ -63,6 +63,8 @@ pub struct AgentOptions {
     pub resolver: bool,
     /// With three agents: how long one attempt at a step of a failover may take, where the shipped page's time will not do.
     pub limits: Vec<(&'static str, &'static str)>,
+    /// Whether the database is backed up to the lab's archive.
+    pub archive: bool,
     /// Whether the shop has a second name, on a name server that nobody answers for.
     pub dead_name_server: bool,
 }
@@ -82,6 +84,7 @@ impl Default for AgentOptions {
             silence: "3s".to_owned(),
             resolver: false,
             limits: Vec::new(),
+            archive: false,
             dead_name_server: false,
         }
     }
@@ -232,6 +235,12 @@ pub fn config(
             authority.ip()
         );
     }
+    if options.archive {
+        let (place, key) =
+            (quoted(&lab.join("archive").display()), quoted(&lab.join("archive.key").display()));
+        // Writing to a String cannot fail.
+        let _ = write!(text, "[[archive]]\nname = \"vault\"\nplace = {place}\nkey_file = {key}\n\n");
+    }
     let _ = write!(
         text,
         "[[workload]]\nname = \"{WORKLOAD}\"\nprimary = \"east\"\nstandbys = [\"west\"]\n\n\
@@ -254,6 +263,10 @@ pub fn config(
         }
     }
     text += &database(lab, network, &pace, seat);
+    if options.archive {
+        // The demo's database is small and written to all the time: what came is stored at once.
+        text += "[[workload.database.backup]]\nfrom = \"primary\"\npiece_interval = \"10ms\"\n\n";
+    }
     if let Some(lifeboat) = lifeboat {
         text += &hosts(lab, chaos, lifeboat, network, seat.site);
     }

@@ -9,6 +9,7 @@ mod hosts;
 pub mod moves;
 mod regions;
 pub mod sites;
+mod vault;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** fields are only added; the meaning of one never changes.
 
+pub mod archive;
 pub mod fence;
 pub mod moves;
 pub mod sight;
@@ -27,6 +28,9 @@ pub struct Report {
     /// A planned move away from home.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub switchover: Option<Switchover>,
+    /// The restore to the moment of the loss, from the archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive: Option<archive::Archive>,
 }
 
 /// What the failover held. With several runs: that of the run with the median time, lost writes of all.
@@ -237,7 +241,7 @@ impl Report {
         let shown = middle.clone();
         let runs = if runs.len() > 1 { runs } else { Vec::new() };
         let failover = Failover { shown, ok, sync, runs, median };
-        Some(Report { version: 1, failover, failback: None, switchover: None })
+        Some(Report { version: 1, failover, failback: None, switchover: None, archive: None })
     }
 
     /// The same with what came after each failover.
@@ -248,12 +252,19 @@ impl Report {
         Report { failback, switchover: Switchover::of(&switchovers), ..self }
     }
 
+    /// The same with what the archive held in each run.
+    #[must_use]
+    pub fn restored(self, runs: &[archive::Archive]) -> Report {
+        Report { archive: archive::Archive::of(runs), ..self }
+    }
+
     /// Whether all of it held what was promised.
     #[must_use]
     pub fn ok(&self) -> bool {
         self.failover.ok
             && self.failback.as_ref().is_none_or(|failback| failback.ok)
             && self.switchover.as_ref().is_none_or(|switchover| switchover.ok)
+            && self.archive.as_ref().is_none_or(archive::Archive::ok)
     }
 }
 

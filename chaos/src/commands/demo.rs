@@ -1,6 +1,7 @@
 //! `chaos demo`: the show.
 
 pub(crate) mod aftermath;
+mod archive;
 mod watch;
 
 use std::collections::HashSet;
@@ -9,7 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use lifeboat_chaos::agent::WORKLOAD;
+use lifeboat_chaos::canary::ledger::Ledger;
 use lifeboat_chaos::postgres::Setup;
+use lifeboat_chaos::report::archive::Archive;
 use lifeboat_chaos::report::moves::Aftermath;
 use lifeboat_chaos::report::{Evidence, Report, Run};
 use lifeboat_chaos::{AgentOptions, Canary, Lab, LabOptions, Region, html, process};
@@ -28,6 +31,9 @@ const WARM_UP: (usize, Duration) = (300, Duration::from_secs(4));
 /// place elsewhere. Each site has a lifeboat agent with its DNS authority, and a member of one etcd. A client writes an
 /// order every 10 ms. Then every process of the site "east" is killed (kill -9), and the clock runs until the client's
 /// first order is taken by "west".
+///
+/// All the while the database is backed up: a base backup, and its log as it is written. At the end the whole of it is restored
+/// to the moment of the loss, from a copy of the archive and its key, and compared with what clients were told is stored.
 ///
 /// Then east returns, with an old primary that still believes in itself and has orders that nobody else has: they are
 /// salvaged, and it becomes a standby. Under a thousand writes a second the workload goes home, and away once more.
@@ -61,6 +67,9 @@ pub(crate) struct Demo {
     /// Megabytes of rows beside the shop's.
     #[arg(long, default_value_t = 150, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     ballast: u32,
+    /// Leave out the archive: no backup, no restore at the end.
+    #[arg(long)]
+    no_archive: bool,
     /// How many times, each in a lab of its own.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     runs: u16,
@@ -81,16 +90,18 @@ pub(crate) struct Demo {
 impl Demo {
     pub(crate) async fn run(self) -> anyhow::Result<u8> {
         let mut stage = Stage::new(self.json);
-        let (mut runs, mut after) = (Vec::new(), Vec::new());
+        let (mut runs, mut after, mut archives) = (Vec::new(), Vec::new(), Vec::new());
         for number in 1..=self.runs {
             if self.runs > 1 {
                 stage.say(&stage.paint(Tone::Strong, &format!("run {number} of {}", self.runs)));
             }
-            let (run, aftermath) = self.once(&mut stage).await?;
+            let Acts { run, aftermath, archive } = self.once(&mut stage).await?;
             runs.push(run);
             after.extend(aftermath);
+            archives.extend(archive);
         }
-        let report = Report::of(runs, self.sync).context("there was no run")?.with(&after);
+        let report = Report::of(runs, self.sync).context("there was no run")?;
+        let report = report.with(&after).restored(&archives);
         stage.runs(&report);
         let text = write(&self.out, &report)?;
         let place = self.out.display();
@@ -101,10 +112,11 @@ impl Demo {
         Ok(if report.ok() { 0 } else { 7 })
     }
 
-    async fn once(&self, stage: &mut Stage) -> anyhow::Result<(Run, Option<Aftermath>)> {
+    async fn once(&self, stage: &mut Stage) -> anyhow::Result<Acts> {
         let lab = self.build(stage).await?;
         let canary = lab.canary("order");
-        let result = self.acts(stage, &lab, canary).await;
+        let source = if self.no_archive { None } else { Some(archive::fill(stage, &lab).await?) };
+        let result = self.acts(stage, &lab, canary, source).await;
         stage.still();
         if self.keep {
             stage.say(&format!("  the lab is kept in {}", lab.folder().display()));
@@ -112,28 +124,39 @@ impl Demo {
         result
     }
 
-    /// The loss, and what comes after it; nothing does when nobody was served again.
+    /// The loss, and what comes after it; nothing does when nobody was served again. At last, what the archive had of it:
+    /// `source` bytes were backed up.
     async fn acts(
         &self,
         stage: &mut Stage,
         lab: &Lab,
         canary: Canary,
-    ) -> anyhow::Result<(Run, Option<Aftermath>)> {
-        let (run, lost) = self.lose(stage, lab, canary).await?;
+        source: Option<u64>,
+    ) -> anyhow::Result<Acts> {
+        let Lost { run, orders, ledger, reference } = self.lose(stage, lab, canary).await?;
         stage.sight(&run);
         stage.verdict(&run, run.ok(self.sync));
         stage.say("");
-        if self.failover_only || run.rto_held_ms.is_none() || run.stuck.is_some() {
-            return Ok((run, None));
-        }
-        let after = aftermath::show(stage, lab, &lost, self.rate).await?;
-        Ok((run, Some(after)))
+        let over = self.failover_only || run.rto_held_ms.is_none() || run.stuck.is_some();
+        let aftermath =
+            if over { None } else { Some(aftermath::show(stage, lab, &orders, self.rate).await?) };
+        let archive = match source {
+            Some(source) => {
+                Some(archive::show(stage, lab, &ledger, &reference, (OBJECTIVES.1, source)).await)
+            }
+            None => None,
+        };
+        Ok(Acts { run, aftermath, archive })
     }
 
     async fn build(&self, stage: &mut Stage) -> anyhow::Result<Lab> {
         let options = LabOptions {
             setup: Setup { sync: self.sync, stall: self.stall },
-            agent: Some(AgentOptions { power: !self.no_stonith, ..AgentOptions::default() }),
+            agent: Some(AgentOptions {
+                power: !self.no_stonith,
+                archive: !self.no_archive,
+                ..AgentOptions::default()
+            }),
             sites: !self.single,
             lifeboat: self.lifeboat.clone(),
             chaos: None,
@@ -154,12 +177,7 @@ impl Demo {
     }
 
     /// The failover, and the acknowledged orders that it lost.
-    async fn lose(
-        &self,
-        stage: &mut Stage,
-        lab: &Lab,
-        canary: Canary,
-    ) -> anyhow::Result<(Run, HashSet<String>)> {
+    async fn lose(&self, stage: &mut Stage, lab: &Lab, canary: Canary) -> anyhow::Result<Lost> {
         let began = Instant::now();
         let reference = lab.reference(Region::East).await?;
         lab.until_status("lifeboat does not say that all is well", Duration::from_secs(60), well).await?;
@@ -191,7 +209,7 @@ impl Demo {
         let survived = lab.orders(Region::West).await.unwrap_or_default();
         let reference_intact = lab.reference(Region::West).await.is_ok_and(|digest| digest == reference);
         let of_east = ledger.acknowledged.iter().filter(|order| order.region == Region::East);
-        let lost = of_east.map(|order| order.id.clone()).filter(|id| !survived.contains(id)).collect();
+        let orders = of_east.map(|order| order.id.clone()).filter(|id| !survived.contains(id)).collect();
         let run = Run::judge(&Evidence {
             lost_ms,
             lost: Region::East,
@@ -202,8 +220,26 @@ impl Demo {
             reference_intact,
             objectives: OBJECTIVES,
         });
-        Ok((run, lost))
+        Ok(Lost { run, orders, ledger, reference })
     }
+}
+
+/// What one lab showed.
+struct Acts {
+    run: Run,
+    aftermath: Option<Aftermath>,
+    archive: Option<Archive>,
+}
+
+/// The loss of the region.
+struct Lost {
+    run: Run,
+    /// The acknowledged orders that the failover lost.
+    orders: HashSet<String>,
+    /// All orders until then.
+    ledger: Ledger,
+    /// The digest of the reference tables before it.
+    reference: String,
 }
 
 /// An arbitrary part of a second: building a lab takes seconds that vary by far more than that.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Lab, LabError, UP_WITHIN};
 use crate::canary::now_ms;
 use crate::load::TABLE as ENTRIES;
-use crate::postgres::{AGENT_USER, PostgresError, SHOP_USER};
+use crate::postgres::{AGENT_USER, Postgres, PostgresError, SHOP_USER};
 use crate::process::{self, Signal};
 use crate::proxy::Fault;
 use crate::region::Region;
@@ -68,10 +68,7 @@ impl Lab {
     /// # Errors
     /// When it does not answer.
     pub async fn orders(&self, region: Region) -> Result<HashSet<String>, LabError> {
-        let server = self.server(region).connect(AGENT_USER).await?;
-        let rows = server.query("SELECT id FROM orders", &[]).await;
-        let sql = |source| PostgresError::Sql { region, act: "reading the orders", source };
-        Ok(rows.map_err(sql)?.into_iter().map(|row| row.get(0)).collect())
+        orders_of(self.server(region)).await
     }
 
     /// How many rows each write of a load has in a region's database, for [`crate::load::Ledger::tally`].
@@ -146,18 +143,14 @@ impl Lab {
     /// # Errors
     /// When the database does not answer.
     pub async fn reference(&self, region: Region) -> Result<String, LabError> {
-        let sql = "SELECT md5(string_agg(product::text, ',' ORDER BY sku)) || \
-                   coalesce((SELECT sum(hashtextextended(ballast::text, 0)) FROM ballast)::text, '') FROM product";
-        self.ask(region, sql, "reading the reference table").await
+        reference_of(self.server(region)).await
     }
 
     pub(crate) async fn ask<T>(&self, region: Region, sql: &str, act: &'static str) -> Result<T, LabError>
     where
         T: for<'a> tokio_postgres::types::FromSql<'a>,
     {
-        let server = self.server(region).connect(AGENT_USER).await?;
-        let row = server.query_one(sql, &[]).await;
-        Ok(row.and_then(|row| row.try_get(0)).map_err(|source| PostgresError::Sql { region, act, source })?)
+        ask(self.server(region), sql, act).await
     }
 
     /// Returns once west has replayed all that east has written until now.
@@ -180,4 +173,27 @@ fn waits(standby: Region) -> String {
     format!(
         "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = '{standby}' AND sync_state = 'sync')"
     )
+}
+
+/// The ids of all orders that a server has.
+pub(super) async fn orders_of(server: &Postgres) -> Result<HashSet<String>, LabError> {
+    let rows = server.connect(AGENT_USER).await?.query("SELECT id FROM orders", &[]).await;
+    let sql = |source| PostgresError::Sql { region: server.region, act: "reading the orders", source };
+    Ok(rows.map_err(sql)?.into_iter().map(|row| row.get(0)).collect())
+}
+
+/// The digest of a server's reference table and ballast.
+pub(super) async fn reference_of(server: &Postgres) -> Result<String, LabError> {
+    let sql = "SELECT md5(string_agg(product::text, ',' ORDER BY sku)) || \
+               coalesce((SELECT sum(hashtextextended(ballast::text, 0)) FROM ballast)::text, '') FROM product";
+    ask(server, sql, "reading the reference table").await
+}
+
+async fn ask<T>(server: &Postgres, sql: &str, act: &'static str) -> Result<T, LabError>
+where
+    T: for<'a> tokio_postgres::types::FromSql<'a>,
+{
+    let row = server.connect(AGENT_USER).await?.query_one(sql, &[]).await;
+    let sql = |source| PostgresError::Sql { region: server.region, act, source };
+    Ok(row.and_then(|row| row.try_get(0)).map_err(sql)?)
 }

@@ -127,9 +127,10 @@ pub struct Backup {
     /// The replication slot is called so, with "_" and the archive's name behind it.
     #[serde(default = "SlotName::lifeboat")]
     pub slot: SlotName,
-    /// How often what was received of a segment that is not full yet is stored, 100ms to 1h.
+    /// How often what was received of a segment that is not full yet is stored, 0s (at once, for servers that
+    /// wait for it) to 1h.
     #[serde(default = "second")]
-    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1h"))]
     pub piece_interval: Length,
     /// People are told when the slot holds back this much log at the server.
     #[serde(default = "four_gib")]
