@@ -222,7 +222,7 @@ impl World {
         if self.databases[r].primary {
             return Found::Fault(FaultKind::Refused, "it is a primary");
         }
-        let position = self.databases[r].position(self.replicates(r), r);
+        let position = self.databases[r].position((a, r), self.replicates(r));
         let timeline = Timeline::new(self.databases[r].timeline);
         Found::Done(Output::Positions {
             positions: each(&TargetPosition { system: CLUSTER, timeline, position }),

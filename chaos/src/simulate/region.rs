@@ -35,11 +35,6 @@ impl Rows {
         self.each[agent] = Some((stamp, epoch));
     }
 
-    /// The newest by its stamp, whoever wrote it: stamp and epoch.
-    fn newest(&self) -> Option<(u64, u64)> {
-        self.each.iter().flatten().copied().max()
-    }
-
     fn epoch(&self) -> u64 {
         self.each.iter().flatten().map(|(_, epoch)| *epoch).max().unwrap_or_default()
     }
@@ -165,10 +160,10 @@ impl Database {
         self.applied = source.beats.len();
     }
 
-    /// What it says of itself; a heartbeat is committed only when a stamp is given.
+    /// What it says of itself to an agent; a heartbeat is committed only when a stamp is given.
     pub(crate) fn sample(
         &self,
-        region: usize,
+        (agent, region): (usize, usize),
         streaming: bool,
         stamp: Option<Moment>,
         sync: bool,
@@ -181,7 +176,7 @@ impl Database {
                 synchronous: standby.into_iter().collect(),
             }
         } else {
-            DatabaseState::Standby(self.position(streaming, region))
+            DatabaseState::Standby(self.position((agent, region), streaming))
         };
         DatabaseSample {
             database: NAMES.database.clone(),
@@ -191,14 +186,14 @@ impl Database {
         }
     }
 
-    /// Where it stands as a standby.
-    pub(crate) fn position(&self, streaming: bool, region: usize) -> StandbyPosition {
-        let newest = self.rows.newest();
+    /// Where it stands as a standby. It tells each agent that agent's own heartbeat: moments of two clocks are not compared.
+    pub(crate) fn position(&self, (agent, region): (usize, usize), streaming: bool) -> StandbyPosition {
+        let own = self.rows.each[agent];
         StandbyPosition {
             received: Lsn::new(self.end),
             replayed: Lsn::new(self.end),
-            heartbeat: newest.map(|(stamp, _)| Moment::from_millis(stamp)),
-            epoch: newest.map(|(_, epoch)| lifeboat_core::Epoch::new(epoch)),
+            heartbeat: own.map(|(stamp, _)| Moment::from_millis(stamp)),
+            epoch: own.map(|(_, epoch)| lifeboat_core::Epoch::new(epoch)),
             streaming,
             name: NAMES.regions[region].as_str().to_owned(),
         }

@@ -328,7 +328,7 @@ impl World {
         let streaming = self.replicates(r);
         let sync = self.setting.setup.sync && database.primary && !database.solo && self.replicates(1 - r);
         if home != r {
-            return Ok(Evidence::Database(database.sample(r, streaming, None, sync)));
+            return Ok(Evidence::Database(database.sample((a, r), streaming, None, sync)));
         }
         if !database.primary {
             return Err(FailureKind::WrongRole);
@@ -348,7 +348,7 @@ impl World {
         database.beat(a, now, epoch, stamp);
         database.end = now;
         let stamp = Some(lifeboat_core::Moment::from_millis(stamp));
-        Ok(Evidence::Database(database.sample(r, streaming, stamp, sync)))
+        Ok(Evidence::Database(database.sample((a, r), streaming, stamp, sync)))
     }
 
     /// What is true now, for the oracles.

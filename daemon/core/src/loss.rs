@@ -56,9 +56,19 @@ pub struct PrimarySample {
     pub synchronous: std::collections::BTreeSet<String>,
     /// Whether this was the last thing seen before the trouble began, and not long before it.
     pub continuous: bool,
-    /// What this agent itself saw of its log, oldest first: when a look began, on this agent's clock, and where the log ended
-    /// in it. Empty where no other agent writes heartbeats: then the stamps on the target are this clock's, too.
+    /// What this agent itself saw of its log since it started, oldest first: when a look began, on this agent's clock, and
+    /// where the log ended in it.
     pub marks: Vec<(Moment, Lsn)>,
+}
+
+/// By whose clock the heartbeats on a target may be stamped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stamps {
+    /// By that of the agent who measures: there is no other.
+    Own,
+    /// By another agent's; or by that of the one who measures before it restarted, and nobody knows by how much its clock was
+    /// set meanwhile. They are not compared with this clock: what this agent saw of the log since it started is.
+    Several,
 }
 
 impl PrimarySample {
@@ -75,9 +85,11 @@ impl Loss {
         now: Moment,
         positions: &BTreeMap<DatabaseName, TargetPosition>,
         samples: &BTreeMap<DatabaseName, PrimarySample>,
+        stamps: Stamps,
     ) -> Self {
-        let each =
-            positions.iter().map(|(database, target)| Self::of_one(now, target, samples.get(database)));
+        let each = positions
+            .iter()
+            .map(|(database, target)| Self::of_one(now, target, samples.get(database), stamps));
         each.reduce(Self::worst).unwrap_or(Self {
             at_most: Some(Duration::ZERO),
             bytes: Some(0),
@@ -104,13 +116,14 @@ impl Loss {
         loss
     }
 
-    fn of_one(now: Moment, target: &TargetPosition, sample: Option<&PrimarySample>) -> Self {
+    fn of_one(now: Moment, target: &TargetPosition, sample: Option<&PrimarySample>, stamps: Stamps) -> Self {
         let position = &target.position;
         let synchronous = sample.is_some_and(|s| s.continuous && s.synchronous.contains(&position.name));
-        // With several agents the newest stamp is perhaps another clock's, and one that is ahead would hide a loss: what this
-        // agent saw of the log itself is counted on its own clock alone.
-        let own = sample.filter(|s| !s.marks.is_empty());
-        let heartbeat = own.map_or(position.heartbeat, |sample| sample.mark(position.received));
+        // A clock that is ahead, or was, would hide a loss.
+        let heartbeat = match stamps {
+            Stamps::Own => position.heartbeat,
+            Stamps::Several => sample.and_then(|sample| sample.mark(position.received)),
+        };
         // Stamped later than now: the clock stepped back in between, and the difference says nothing.
         let behind = heartbeat.filter(|stamped| *stamped <= now).map(|stamped| now.since(stamped));
         Self {
@@ -280,9 +293,13 @@ mod tests {
     }
 
     fn measured(target: TargetPosition, sample: Option<PrimarySample>) -> Loss {
+        measured_by(Stamps::Own, target, sample)
+    }
+
+    fn measured_by(stamps: Stamps, target: TargetPosition, sample: Option<PrimarySample>) -> Loss {
         let database = DatabaseName::new("orders");
         let samples = sample.map(|s| (database.clone(), s)).into_iter().collect();
-        Loss::measure(Moment::from_millis(10_000), &[(database, target)].into(), &samples)
+        Loss::measure(Moment::from_millis(10_000), &[(database, target)].into(), &samples, stamps)
     }
 
     #[test]
@@ -303,7 +320,8 @@ mod tests {
 
     #[test]
     fn a_workload_without_databases_loses_nothing_and_nobody_is_said_to_have_sampled_it() {
-        let loss = Loss::measure(Moment::from_millis(10_000), &BTreeMap::new(), &BTreeMap::new());
+        let loss =
+            Loss::measure(Moment::from_millis(10_000), &BTreeMap::new(), &BTreeMap::new(), Stamps::Own);
         assert_eq!((loss.at_most, loss.basis), (Some(Duration::ZERO), Basis::NoDatabase));
         assert_eq!(loss.to_string(), "nothing, because it has no database");
     }
@@ -331,18 +349,31 @@ mod tests {
         assert_eq!(measured(ahead.clone(), Some(seen.clone())).at_most, Some(Duration::from_millis(100)));
         let at = Moment::from_millis;
         seen.marks = vec![(at(2_000), Lsn::new(400)), (at(3_000), Lsn::new(500)), (at(4_000), Lsn::new(501))];
-        let loss = measured(ahead.clone(), Some(seen.clone()));
+        let loss = measured_by(Stamps::Several, ahead.clone(), Some(seen.clone()));
         assert_eq!(loss.at_most, Some(Duration::from_millis(7_000)));
         assert_eq!(loss.until(at(11_000)).at_most, Some(Duration::from_millis(8_000)));
         // It lacks all that this agent saw: nothing is known, and nothing is taken as zero.
-        assert_eq!(measured(target(399, Some(9_900)), Some(seen)).at_most, None);
+        let lacking = target(399, Some(9_900));
+        assert_eq!(measured_by(Stamps::Several, lacking, Some(seen)).at_most, None);
+    }
+
+    #[test]
+    fn a_heartbeat_from_before_a_restart_is_no_measurement_where_clocks_are_compared() {
+        // Its clock was set back while it was away: the stamp is no longer in the future, and the difference says nothing.
+        let before = target(900, Some(8_500));
+        assert_eq!(measured_by(Stamps::Several, before, None).at_most, None);
     }
 
     #[test]
     fn the_worst_database_counts() {
         let (a, b) = (DatabaseName::new("a"), DatabaseName::new("b"));
         let positions = [(a.clone(), target(900, Some(9_000))), (b, target(500, None))].into();
-        let loss = Loss::measure(Moment::from_millis(10_000), &positions, &[(a, sample(1, 1, &[]))].into());
+        let loss = Loss::measure(
+            Moment::from_millis(10_000),
+            &positions,
+            &[(a, sample(1, 1, &[]))].into(),
+            Stamps::Own,
+        );
         assert_eq!((loss.at_most, loss.bytes, loss.newest_heartbeat), (None, None, None));
     }
 }

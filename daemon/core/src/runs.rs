@@ -7,7 +7,7 @@ use lifeboat_runbooks::Kind;
 use crate::decision::{Command, Severity};
 use crate::event::Attempt;
 use crate::guardian::Deciding;
-use crate::loss::{Basis, DatabaseLoss, Loss, LossManifest};
+use crate::loss::{Basis, DatabaseLoss, Loss, LossManifest, Stamps};
 use crate::machine::Phase;
 use crate::names::{RegionName, RunId};
 use crate::outcome::{Fault, FaultKind, FenceProof, Outcome, Output};
@@ -322,10 +322,9 @@ impl Deciding<'_> {
         let Outcome::Succeeded(Output::Positions { positions }) = outcome else { return None };
         let w = &self.workload;
         let mut samples = w.survey.primary_samples(&w.policy, self.agent, from);
-        if !self.agents.is_empty() {
-            samples.iter_mut().for_each(|(name, sample)| sample.marks = w.survey.marks(from, name));
-        }
-        Some(Loss::measure(self.now, positions, &samples))
+        samples.iter_mut().for_each(|(name, sample)| sample.marks = w.survey.marks(from, name));
+        let stamps = if self.agents.is_empty() { Stamps::Own } else { Stamps::Several };
+        Some(Loss::measure(self.now, positions, &samples, stamps))
     }
 
     fn finish(&mut self, unreported: Option<Reason>) {

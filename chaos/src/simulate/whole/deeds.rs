@@ -60,7 +60,7 @@ impl State {
         if self.databases[r].primary {
             return Fault(FaultKind::Refused, "it is a primary");
         }
-        let position = self.databases[r].position(self.replicates(r), r);
+        let position = self.databases[r].position((a, r), self.replicates(r));
         Done(TargetPosition {
             system: CLUSTER,
             timeline: Timeline::new(self.databases[r].timeline),

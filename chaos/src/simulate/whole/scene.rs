@@ -227,7 +227,7 @@ impl State {
             return Err(FailureKind::Silent);
         }
         if ask.expect == Role::Standby {
-            return Ok(Evidence::Database(database.sample(r, streaming, None, sync)));
+            return Ok(Evidence::Database(database.sample((a, r), streaming, None, sync)));
         }
         if !database.primary || database.rows_epoch() > ask.epoch.get() {
             return Err(FailureKind::WrongRole);
@@ -241,7 +241,7 @@ impl State {
         let database = &mut self.databases[r];
         database.beat(a, now, ask.epoch.get(), ask.at.millis());
         let stamp = Some(Moment::from_millis(ask.at.millis()));
-        Ok(Evidence::Database(database.sample(r, streaming, stamp, sync)))
+        Ok(Evidence::Database(database.sample((a, r), streaming, stamp, sync)))
     }
 
     /// What is true now, for the oracles.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lifeboat_core::condition::Gate;
 use lifeboat_core::head::Guarded;
+use lifeboat_core::order::Question;
 use lifeboat_core::status::{PhaseName, Verdict};
 use lifeboat_core::testimony::{Beat, Seen, Testimony};
 use lifeboat_core::{
@@ -303,6 +304,26 @@ fn who_takes_over_measures_the_loss_by_its_own_clock() {
     });
     assert!(reopened.collect::<Vec<_>>().contains(&"measure-loss"), "{:?}", decision.records);
     assert_eq!(decision.commands.first().map(|command| command.step.as_str()), Some("measure-loss"));
+}
+
+/// A clock may be set while its agent is away: what it stamped before says nothing of what is lost now.
+#[test]
+fn who_has_restarted_since_the_primary_was_lost_knows_no_loss_and_asks() {
+    let mut world = elected();
+    world.becomes(&east(), Manner::Refuses);
+    world.crash(seconds(1));
+    world.guardian.stand_by();
+    world.happen(Event::Elected { term: 8 });
+    world.pass(seconds(40));
+    let echo = Beat { term: 8, count: 1 };
+    world.happen(Event::Beaten(echo));
+    world.happen(says(&witness(), Verdict::Lost, true, Some(echo), 1));
+    world.pass(seconds(5));
+    let asked = world.recorded(|record| match record {
+        Record::Asked { question, .. } => Some(question.clone()),
+        _ => None,
+    });
+    assert!(matches!(asked.as_slice(), [Question::LossUnknown { .. }]), "{asked:?}: {}", world.story());
 }
 
 #[test]
