@@ -72,7 +72,7 @@ impl World {
                 let accept = if self.helpful || self.chance.percent(85) { right } else { wrong };
                 Order::Approve { run, accept, by }
             }
-            (Wish::Abandon, Some(run)) => Order::Abandon { run, reason, by },
+            (Wish::Abandon, Some(run)) => Order::Abandon { run, reason, accept: None, by },
             (Wish::Cancel, Some(run)) => Order::Cancel { run, reason, by },
             (Wish::Failover, open) => {
                 let to = book.open.as_ref().map(|(_, plan)| plan.to.clone()).filter(|_| open.is_some());

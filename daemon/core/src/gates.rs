@@ -448,6 +448,16 @@ impl Gates<'_> {
         Ok(known)
     }
 
+    /// Whether a database of a region was lately seen as a primary.
+    pub(crate) fn target_is_primary(&self, region: &RegionName) -> bool {
+        let (w, freshness) = (self.workload, self.workload.policy.failover.freshness);
+        let mut databases = w.policy.databases.keys();
+        databases.any(|database| {
+            let seen = w.survey.sample(region, database).filter(|(at, _)| self.now.since(*at) <= freshness);
+            seen.is_some_and(|(_, sample)| matches!(sample.state, DatabaseState::Primary { .. }))
+        })
+    }
+
     fn cooldown(&self) -> Result<Reason, Reason> {
         let w = self.workload;
         let ends = w.ledger.moves.last().map(|(at, _)| *at + w.policy.failover.cooldown);

@@ -138,7 +138,9 @@ impl Reaction {
             Self::TakeAnswer => "takes the answer, if it repeats what is asked",
             Self::RefuseRunOpen => "refuses: a run is open",
             Self::RefuseNothingAsked => "refuses: nothing is asked",
-            Self::GiveUp => "ends the run as it stands, if it waits for a person",
+            Self::GiveUp => {
+                "ends the run as it stands, if it waits for a person and its target is no primary"
+            }
             Self::TakeBack => "takes back what the run did, if nothing is promoted",
             Self::LeaveOut => "goes on without the step, if safety does not rest on it",
             Self::RefuseNotStranded => "refuses: the run is not stranded",

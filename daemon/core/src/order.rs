@@ -40,6 +40,10 @@ pub enum Order {
         run: RunId,
         /// Why.
         reason: String,
+        /// That the region which was to take over is no primary, by the person's own word. Needed only when its promotion was
+        /// begun and it has not been seen as a standby since.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        accept: Option<Acceptance>,
         /// Who says so.
         by: String,
     },
@@ -114,7 +118,7 @@ pub enum Order {
 pub enum Acceptance {
     /// This loss: the number as asked, for example `3612s`, or `unknown`.
     Loss(String),
-    /// That the old primary in this region may still be taking writes.
+    /// That the primary in this region may still be taking writes.
     Unfenced(String),
     /// That this step is to be done.
     Step(String),

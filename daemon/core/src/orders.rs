@@ -9,7 +9,7 @@ use crate::names::{RegionName, RunId, StepName};
 use crate::order::{Acceptance, Answer, Order, Question};
 use crate::reason::Reason;
 use crate::record::{Ending, Record, Trigger};
-use crate::run::Progress;
+use crate::run::{Progress, Run};
 use crate::status::Verdict;
 use crate::time::Moment;
 
@@ -19,7 +19,7 @@ impl Deciding<'_> {
         let answer = match order {
             Order::Failover { to, by, .. } => self.obey_failover(&to, by),
             Order::Approve { run, accept, by } => self.obey_approval(&run, accept, by),
-            Order::Abandon { run, reason, by } => self.obey_abandon(&run, reason, by),
+            Order::Abandon { run, reason, accept, by } => self.obey_abandon(&run, reason, accept, by),
             Order::Switchover { to, by, .. } => self.obey_planned(Kind::Switchover, &to, by),
             Order::Failback { by, .. } => {
                 let home = self.workload.policy.home.clone();
@@ -233,7 +233,13 @@ impl Deciding<'_> {
         Ok(Answer::Accepted { text: format!("run {run} goes on: accepted that {question}"), run: Some(run) })
     }
 
-    fn obey_abandon(&mut self, id: &RunId, why: String, by: String) -> Result<Answer, Reason> {
+    fn obey_abandon(
+        &mut self,
+        id: &RunId,
+        why: String,
+        accept: Option<Acceptance>,
+        by: String,
+    ) -> Result<Answer, Reason> {
         let open = self.workload.ledger.phase.run().filter(|run| run.id() == id);
         let Some(open) = open.filter(|_| self.reaction(Happening::GiveUpOrdered) == Reaction::GiveUp) else {
             return Err(Reason::RunEnded { run: id.clone() });
@@ -243,16 +249,35 @@ impl Deciding<'_> {
             let step = open.current().map(|(_, step, _)| step.name.clone());
             return Err(Reason::StepUnderWay { run: id.clone(), step });
         }
+        let vouched = self.unpromoted(open, accept)?;
         // Nobody writes there until a person lifts the fence, or the run is taken back instead of given up.
         let fence = open.place(Deed::Fence).filter(|index| open.attempts[*index] > 0 && !open.past_return);
         let closed = fence.map(|_| open.plan.from.clone());
-        self.end(Ending::Abandoned, Severity::Critical, Reason::GivenUp { person: by, why });
+        self.end(Ending::Abandoned, Severity::Critical, Reason::GivenUp { person: by, why, vouched });
         let primary = &self.workload.ledger.primary;
         let mut text = format!("run {id} is given up; on record, {} lives in {primary}", self.name());
         if let Some(region) = closed {
             text.push_str(&format!("; the fence of {region} stays until a person lifts it"));
         }
         Ok(Answer::Accepted { run: None, text })
+    }
+
+    /// Whether nothing came of the promotion of a run that is to be given up. From then on the region that was to be left holds
+    /// the write lease again: a target that has become a primary, unnoticed or late, would be the second one. Where nobody
+    /// can look, a person must say so: that region is the answer.
+    fn unpromoted(&self, run: &Run, accept: Option<Acceptance>) -> Result<Option<RegionName>, Reason> {
+        let Some(since) = run.promotion_over.filter(|_| !run.promoted()) else { return Ok(None) };
+        let (w, id, region) = (&self.workload, run.id().clone(), run.plan.to.clone());
+        if self.gates().target_is_primary(&region) {
+            return Err(Reason::TargetIsPrimary { run: id, region });
+        }
+        if w.survey.follows_since(&w.policy, &region, since) {
+            return Ok(None);
+        }
+        if accept == Some(Acceptance::Unfenced(region.as_str().to_owned())) {
+            return Ok(Some(region));
+        }
+        Err(Reason::MayBePrimary { run: id, region, since })
     }
 
     fn obey_pause(&mut self, reason: String, until: Moment, by: String) -> Result<Answer, Reason> {

@@ -188,6 +188,9 @@ pub enum Reason {
     GivenUp {
         person: String,
         why: String,
+        /// The region that is no primary by the person's word alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vouched: Option<RegionName>,
     },
     RegionNotInConfiguration {
         workload: WorkloadName,
@@ -339,6 +342,15 @@ pub enum Reason {
     StepUnderWay {
         run: RunId,
         step: Option<StepName>,
+    },
+    TargetIsPrimary {
+        run: RunId,
+        region: RegionName,
+    },
+    MayBePrimary {
+        run: RunId,
+        region: RegionName,
+        since: Moment,
     },
     NotPausedNow {
         workload: WorkloadName,

@@ -66,6 +66,9 @@ pub struct Run {
     pub lasting: bool,
     /// Whether the step that cannot be taken back was ever started.
     pub past_return: bool,
+    /// When an attempt at the promotion can be under way no more; none while none was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion_over: Option<Moment>,
     /// When the newest of its records was written.
     pub touched: Moment,
     /// Since when it has not waited for a person: its deadline counts from then.
@@ -211,6 +214,7 @@ impl Run {
             fenced_at: None,
             lasting: false,
             past_return: false,
+            promotion_over: None,
             touched: at,
             since: at,
             back: None,

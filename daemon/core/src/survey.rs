@@ -117,6 +117,8 @@ pub(crate) struct Survey {
     health: BTreeMap<AgentName, BTreeMap<ProbeName, ProbeHealth>>,
     /// The newest sample of each database in each region.
     samples: BTreeMap<(RegionName, DatabaseName), (Moment, DatabaseSample)>,
+    /// When the look began that last saw a database as a standby, unless one has seen it as a primary since.
+    standbys: BTreeMap<(RegionName, DatabaseName), Moment>,
     /// Where a primary was last seen committing, by database.
     primaries: BTreeMap<DatabaseName, (RegionName, PrimarySample)>,
     /// When the newest heartbeats were stamped that a primary acknowledged, and where its log ended then, by region and
@@ -136,6 +138,7 @@ impl Survey {
                 return false;
             }
             self.note_sample(&sighting.region, sighting.at, sample);
+            self.note_standby(sighting, sample);
         }
         // Looked up before it is inserted: a name is copied once per probe, not once per look.
         if !self.health.contains_key(&sighting.vantage) {
@@ -164,6 +167,21 @@ impl Survey {
             kept.push_back((*stamped, *written));
         }
         self.samples.insert((region.clone(), sample.database.clone()), (at, sample.clone()));
+    }
+
+    fn note_standby(&mut self, sighting: &Sighting, sample: &DatabaseSample) {
+        let place = (sighting.region.clone(), sample.database.clone());
+        match sample.state {
+            DatabaseState::Standby(_) => self.standbys.insert(place, sighting.at.before(sighting.took)),
+            DatabaseState::Primary { .. } => self.standbys.remove(&place),
+        };
+    }
+
+    /// Whether every database of a region was seen as a standby by a look that began after a moment, and by none as a primary
+    /// since.
+    pub(crate) fn follows_since(&self, policy: &WorkloadPolicy, region: &RegionName, moment: Moment) -> bool {
+        let began = |database: &DatabaseName| self.standbys.get(&(region.clone(), database.clone()));
+        policy.databases.keys().all(|database| began(database).is_some_and(|began| *began > moment))
     }
 
     /// How a vantage judges a region.
@@ -321,6 +339,7 @@ impl Survey {
     pub(crate) fn forget(&mut self, policy: &WorkloadPolicy, region: &RegionName) {
         self.samples.retain(|(seen_in, _), _| seen_in != region);
         self.acknowledged.retain(|(seen_in, _), _| seen_in != region);
+        self.standbys.retain(|(seen_in, _), _| seen_in != region);
         for seen in self.health.values_mut() {
             seen.retain(|name, _| policy.probes.get(name).is_none_or(|p| p.region != *region));
         }

@@ -107,7 +107,8 @@ impl State {
 
     fn given_up(&self) -> Option<Order> {
         let (run, _) = self.oracle.book.open.as_ref()?;
-        Some(Order::Abandon { run: run.clone(), reason: "a person said so".to_owned(), by: "ada".to_owned() })
+        let (run, reason) = (run.clone(), "a person said so".to_owned());
+        Some(Order::Abandon { run, reason, accept: None, by: "ada".to_owned() })
     }
 
     fn canceled(&self) -> Option<Order> {

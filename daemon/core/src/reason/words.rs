@@ -49,6 +49,8 @@ impl fmt::Display for Reason {
             | Self::WrongAcceptance { .. }
             | Self::NotPausedNow { .. }
             | Self::StepUnderWay { .. }
+            | Self::TargetIsPrimary { .. }
+            | Self::MayBePrimary { .. }
             | Self::StrandedElsewhere { .. }
             | Self::NotFollowing { .. }
             | Self::NotStreaming { .. }
@@ -202,7 +204,10 @@ impl Reason {
                 f,
                 "the loss of the primary region {region} could not be confirmed again, and nothing was promoted"
             ),
-            Self::GivenUp { person, why } => write!(f, "{person} gave it up: {why}"),
+            Self::GivenUp { person, why, vouched: None } => write!(f, "{person} gave it up: {why}"),
+            Self::GivenUp { person, why, vouched: Some(region) } => {
+                write!(f, "{person} gave it up, and says that {region} is no primary: {why}")
+            }
             Self::RegionNotInConfiguration { workload, region } => {
                 write!(
                     f,
@@ -284,6 +289,14 @@ impl Reason {
                     "run {run} is at {step}; only a run that waits for a person or is stranded can be given up"
                 )
             }
+            Self::TargetIsPrimary { run, region } => write!(
+                f,
+                "{region} is a primary: the promotion of run {run} has worked, and giving it up would make two. It can go on: lifeboat failover"
+            ),
+            Self::MayBePrimary { run, region, since } => write!(
+                f,
+                "{region} may have become a primary: the promotion of run {run} was begun, and {region} was not seen as a standby in a look that began after {since}. If you have made sure that it is none, and never will be: lifeboat abandon {run} --accept-unfenced \"{region}\""
+            ),
             Self::NotPausedNow { workload } => write!(f, "{workload} is not paused"),
             Self::StrandedElsewhere { run, to } => {
                 write!(f, "run {run} is stranded on its way to {to}; it can only go on there")

@@ -48,6 +48,11 @@ impl Run {
             Record::TookOver { epoch, .. } => {
                 self.plan.epoch = *epoch;
                 self.wait_no_more(at);
+                // Told in a moment of another clock until now.
+                if self.promotion_over.is_some() {
+                    self.promotion_over =
+                        self.place(Deed::Promote).map(|index| at + self.plan.steps[index].limit);
+                }
             }
             Record::Elected { .. }
             | Record::RunOpened { .. }
@@ -135,6 +140,9 @@ impl Run {
         }
         self.attempts[index] = attempt;
         self.past_return |= self.plan.steps[index].point_of_no_return;
+        if self.plan.steps[index].deed == Deed::Promote {
+            self.promotion_over = Some(at + self.plan.steps[index].limit);
+        }
         self.progress[index] = Progress::Started { attempt, at };
     }
 

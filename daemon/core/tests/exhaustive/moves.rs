@@ -203,7 +203,12 @@ impl World {
                 }
                 all.push(Order::Cancel { run: id.clone(), reason: why.clone(), by: by.clone() });
                 if run.question.is_some() || matches!(phase, Phase::Stranded(..)) {
-                    all.push(Order::Abandon { run: id.clone(), reason: why.clone(), by: by.clone() });
+                    all.push(Order::Abandon {
+                        run: id.clone(),
+                        reason: why.clone(),
+                        accept: None,
+                        by: by.clone(),
+                    });
                 }
                 if matches!(phase, Phase::Stranded(..)) {
                     all.push(self.go_on(run));
@@ -258,7 +263,7 @@ impl World {
             let accept = Some(Acceptance::Loss("0s".to_owned()));
             all.push(Order::Approve { run: run.clone(), accept, by: by.clone() });
             all.push(Order::Cancel { run: run.clone(), reason: why.clone(), by: by.clone() });
-            all.push(Order::Abandon { run: run.clone(), reason: why.clone(), by: by.clone() });
+            all.push(Order::Abandon { run: run.clone(), reason: why.clone(), accept: None, by: by.clone() });
             all.push(Order::Skip { run, step, reason: why, by });
         }
         all

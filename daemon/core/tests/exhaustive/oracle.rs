@@ -55,8 +55,8 @@ pub(crate) struct Book {
     /// The newest epoch that a command of the run was started under, and in which term.
     commanded: Option<(u64, Epoch)>,
     page: Option<Page>,
-    /// A person took it on herself that there may be two primaries: by waiving a fence, or by giving up a run that may
-    /// have promoted.
+    /// A person took it on herself that there may be two primaries: by waiving a fence, or by her word that nothing was
+    /// promoted.
     waived: bool,
     /// What the loss of the newest promotion may be in truth, at most.
     allowed: Option<u64>,
@@ -226,7 +226,7 @@ impl Book {
         need(ending == Ending::Done || !page.promoting || by_person, || {
             format!("a run that may have promoted ended as {ending} by itself")
         })?;
-        self.waived |= by_person && page.promoting;
+        self.waived |= matches!(reason, Reason::GivenUp { vouched: Some(_), .. });
         Ok(())
     }
 }

@@ -298,8 +298,12 @@ fn d19_an_open_run_of_a_workload_that_left_the_file_is_told() {
 fn a_person_can_give_up_what_waits_and_nothing_else() {
     use lifeboat_core::{Answer, Reason};
 
-    let give_up =
-        || Order::Abandon { run: "shop-e1".into(), reason: "the region is back".into(), by: "ada".into() };
+    let give_up = || Order::Abandon {
+        run: "shop-e1".into(),
+        reason: "the region is back".into(),
+        accept: None,
+        by: "ada".into(),
+    };
     let mut world = World::quiet();
     world.script("promote", [Script::Well(seconds(20)), Script::Fault(FaultKind::Refused)]);
     world.script("await-serving", [Script::Fault(FaultKind::Refused)]);

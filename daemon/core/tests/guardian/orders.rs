@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lifeboat_core::condition::Gate;
+use lifeboat_core::order::Acceptance;
 use lifeboat_core::record::{Ending, Trigger};
 use lifeboat_core::status::PhaseName;
 use lifeboat_core::{Answer, FaultKind, Order, Reason, Record, SystemIdentifier};
@@ -195,4 +196,71 @@ fn the_plan_is_shown_and_touches_nothing() {
         world.guardian.plan(lifeboat_core::plan::Kind::Failover, &shop(), Some(&east()), world.now).unwrap();
     assert_eq!(plan.run.as_str(), "shop-e2");
     assert!(forecast.steps.iter().all(|s| s.median == Some(Duration::from_millis(100))), "{forecast:?}");
+}
+
+/// The promotion was refused, and the run is stranded.
+fn stranded_at_the_promotion() -> World {
+    let mut world = World::quiet();
+    world.script("promote", [Script::Fault(FaultKind::Refused)]);
+    world.becomes(&east(), Manner::Refuses);
+    world.pass_until(seconds(60), |world| world.phase() == PhaseName::Stranded);
+    world
+}
+
+fn abandon(vouched: Option<&str>) -> Order {
+    let accept = vouched.map(|region| Acceptance::Unfenced(region.to_owned()));
+    Order::Abandon { run: "shop-e1".into(), reason: "it will not do".into(), accept, by: "ada".into() }
+}
+
+/// From then on the old primary may hold the write lease again: the promotion must have come to nothing, and not come late.
+#[test]
+fn a_run_that_began_to_promote_is_given_up_when_its_target_is_seen_to_follow() {
+    let mut world = stranded_at_the_promotion();
+    // The look was before the last moment at which a message of that attempt may do its work.
+    world.pass(seconds(15));
+    let Reason::MayBePrimary { region, since, .. } = refusal(&mut world, abandon(None)) else {
+        panic!("{}", world.story())
+    };
+    assert!(region == west() && since > world.now, "{since}");
+    assert!(world.guardian.heads()[&shop()].closing, "nobody may write in east meanwhile");
+    let wait = since.since(world.now);
+    world.pass(wait + seconds(10));
+    accepted(&mut world, abandon(None));
+    assert!(!world.guardian.heads()[&shop()].closing);
+}
+
+#[test]
+fn a_run_whose_target_is_a_primary_is_not_given_up_and_goes_on() {
+    let mut world = stranded_at_the_promotion();
+    world.pass(seconds(120));
+    // A message of the attempt came late, and it worked.
+    world.place(&west()).primary = true;
+    world.pass(seconds(10));
+    for vouched in [None, Some("west")] {
+        let refused = refusal(&mut world, abandon(vouched));
+        assert!(matches!(refused, Reason::TargetIsPrimary { .. }), "{refused}");
+    }
+    assert!(world.guardian.heads()[&shop()].closing);
+    accepted(&mut world, failover("west"));
+    world.pass_until(seconds(60), |world| endings(world) == [Ending::Done]);
+    assert_eq!(world.status().primary, west());
+}
+
+#[test]
+fn a_target_that_cannot_be_looked_at_is_no_primary_by_a_persons_word_only() {
+    let mut world = stranded_at_the_promotion();
+    world.place(&west()).primary = true;
+    world.pass(seconds(10));
+    world.becomes(&west(), Manner::Dark);
+    world.pass(seconds(300));
+    for vouched in [None, Some("east")] {
+        let refused = refusal(&mut world, abandon(vouched));
+        assert!(matches!(refused, Reason::MayBePrimary { .. }), "{refused}");
+    }
+    accepted(&mut world, abandon(Some("west")));
+    let given_up = world.recorded(|record| match record {
+        Record::RunEnded { reason: Reason::GivenUp { vouched, .. }, .. } => Some(vouched.clone()),
+        _ => None,
+    });
+    assert_eq!(given_up, [Some(west())]);
 }

@@ -63,7 +63,12 @@ async fn an_order_that_nobody_waits_for_is_not_told_and_a_deposed_guardian_answe
             _ => {}
         }
     }
-    let pause = Order::Abandon { run: "shop-e2".into(), reason: "tired".to_owned(), by: "ada".to_owned() };
+    let pause = Order::Abandon {
+        run: "shop-e2".into(),
+        reason: "tired".to_owned(),
+        accept: None,
+        by: "ada".to_owned(),
+    };
     let north = namespace.agent("north", 60).await;
     let wanted = pause.clone();
     let given = tokio::spawn(async move { north.order(&wanted, Duration::from_secs(5)).await });

@@ -44,7 +44,8 @@ impl Approve {
 /// Give up a run that waits for a person, or is stranded.
 ///
 /// What it did stays done: a fenced primary stays fenced, a promoted standby stays promoted, names are not moved back.
-/// Look first (`lifeboat explain RUN`). Afterwards the workload is guarded again where it lives on record.
+/// Look first (`lifeboat explain RUN`). Afterwards the workload is guarded again where it lives on record, and may take
+/// writes there: once a promotion was begun it is refused (exit 5) until the standby is seen to be one still.
 #[derive(Debug, Args)]
 pub(crate) struct Abandon {
     /// The run, as `lifeboat status` shows it.
@@ -52,13 +53,18 @@ pub(crate) struct Abandon {
     /// Why, for the record.
     #[arg(long)]
     reason: String,
+    /// Say that this region, which was to take over and cannot be looked at, is no primary and never will be.
+    #[arg(long, value_name = "REGION")]
+    accept_unfenced: Option<String>,
     #[command(flatten)]
     person: Person,
 }
 
 impl Abandon {
     pub(crate) fn run(self, place: &Place) -> Result<Exit, Failure> {
-        let order = Order::Abandon { run: RunId::new(self.run), reason: self.reason, by: self.person.by };
+        let accept = self.accept_unfenced.map(Acceptance::Unfenced);
+        let order =
+            Order::Abandon { run: RunId::new(self.run), reason: self.reason, accept, by: self.person.by };
         let client = Client::of(place)?;
         answered(talk(client.order(&order))?)
     }
