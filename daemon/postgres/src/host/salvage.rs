@@ -1,16 +1,19 @@
 //! Keeping what only an old primary has, before it is made a standby.
 //!
 //! Its log from where it parts from the new primary's is copied; the rows of every transaction that committed in it
-//! are exported, in their newest version, from the server while it runs. What cannot be exported is counted and
+//! are exported, in their newest version, from the server; one that does not run is started for that, where nobody reaches
+//! it. What cannot be exported is counted and
 //! named: deletions, tables that were dropped or truncated, databases that refuse a login.
 //!
 //! **Invariant:** the folder appears whole or not at all, and a repeat returns what is in it.
 //! **Invariant:** what could not be read is said, never guessed and never left out.
 
+mod aside;
 mod export;
 mod parted;
 
 use std::path::Path;
+use std::time::Duration;
 
 use lifeboat_core::outcome::Salvage;
 use lifeboat_core::{Fault, FaultKind, Lsn, Source, Timeline};
@@ -22,6 +25,10 @@ use crate::host::{Host, durable, sql, wal};
 use export::Table;
 
 const MANIFEST: &str = "manifest.json";
+
+/// How often a server is started aside for its rows, and the pause between: a sentry's turns, with one of its leases.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_secs(3);
 
 /// Where the log of the running server ends, and on which timeline.
 const END: &str = "SELECT json_build_array(at.lsn::text, CASE WHEN pg_is_in_recovery()
@@ -59,6 +66,7 @@ impl Host<'_> {
         if let Some(manifest) = durable::read::<Manifest>(&folder.join(MANIFEST))? {
             return Ok(manifest.salvage);
         }
+        self.end_aside().await?;
         let control = control::read(self.server).await?;
         let running = control::is_running(self.server).await?;
         let (timeline, end) = self.log_end(&control, running).await?;
@@ -79,15 +87,10 @@ impl Host<'_> {
         unread.extend(parted.unread());
         let tables = if running {
             export::tables(self.server, &parted, &partial, &mut unread).await?
-        } else {
-            if !parted.committed.is_empty() {
-                unread.push(format!(
-                    "the server is not running: the rows of {} transactions are in the log only; start it, fenced, \
-                     and salvage under another run",
-                    parted.committed.len()
-                ));
-            }
+        } else if parted.committed.is_empty() {
             Vec::new()
+        } else {
+            self.export_aside(&parted, &partial, &mut unread).await?
         };
         let rows = tables.iter().filter(|table| !table.is_heartbeat()).map(|table| table.rows).sum();
         let salvage = Salvage {
@@ -154,6 +157,40 @@ impl Host<'_> {
         );
         tracing::warn!(%said, "nobody asked for a salvage");
         Ok(Some(said))
+    }
+
+    /// The rows from a server that does not run: it is started for this alone, where nobody else reaches it. A sentry that
+    /// has not heard yet that a run sees to this server stops it once more; it is tried again then.
+    async fn export_aside(
+        &self,
+        parted: &parted::Parted,
+        partial: &Path,
+        unread: &mut Vec<String>,
+    ) -> Result<Vec<Table>, Fault> {
+        let known = unread.len();
+        let mut tries = 1;
+        let failed = loop {
+            let exported = match self.start_aside().await {
+                Ok(aside) => export::tables(&aside, parted, partial, unread).await,
+                Err(fault) => Err(fault),
+            };
+            self.end_aside().await?;
+            match exported {
+                Ok(tables) => return Ok(tables),
+                Err(fault) if tries == TRIES => break fault,
+                Err(fault) => tracing::warn!(tries, %fault, "no rows could be exported"),
+            }
+            unread.truncate(known);
+            tries += 1;
+            tokio::time::sleep(PAUSE).await;
+        };
+        unread.truncate(known);
+        unread.push(format!(
+            "the server was not running, and could not be started aside ({failed}): the rows of {} transactions are in the \
+             log only; start it, fenced, and salvage under another run",
+            parted.committed.len()
+        ));
+        Ok(Vec::new())
     }
 
     /// The timeline of the log, and where it ends.

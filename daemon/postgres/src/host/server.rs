@@ -56,7 +56,7 @@ impl Host<'_> {
         Ok(false)
     }
 
-    async fn pg_ctl_stop(&self, mode: &str, limit: Duration) -> Result<String, Fault> {
+    pub(super) async fn pg_ctl_stop(&self, mode: &str, limit: Duration) -> Result<String, Fault> {
         let mut command = program::command(self.server.programs.join("pg_ctl"));
         command
             .args(["stop", "-w", "-m", mode, "-t", &limit.as_secs().to_string(), "-D"])

@@ -65,12 +65,33 @@ fn rows_of_the_isolated_primary_are_all_in_the_files() {
 }
 
 #[test]
-fn of_a_stopped_server_the_log_is_kept_and_the_rest_is_said() {
+fn a_stopped_server_is_started_aside_for_its_rows_and_stopped_again() {
     let pair = Pair::start();
-    let source = pair.part("CREATE TABLE lost AS SELECT 1 AS id; DROP TABLE lost");
+    let source = pair.part("CREATE TABLE lost AS SELECT 1 AS id");
     pair.crash("east");
     let salvage = pair.salvage(7, &source).unwrap();
+    assert!(salvage.diverged_at.is_some() && salvage.rows == 1, "{salvage:?}");
+    // That a table was made is no row of one.
+    assert!(salvage.unread.iter().all(|said| said.contains("catalogs")), "{salvage:?}");
+    let folder = salvage.folder.clone().unwrap();
+    assert_eq!(fs::read_to_string(format!("{folder}/postgres.public.lost.csv")).unwrap(), "id\n1\n");
+    assert!(fs::read_dir(format!("{folder}/wal")).unwrap().count() > 0);
+    assert!(!pair.data("east").join("postmaster.pid").exists(), "it does not go on running");
+    assert_eq!(pair.salvage(7, &source).unwrap(), salvage, "a repeat");
+    pair.rejoin(7, &source).unwrap();
+    assert_eq!(pair.sql("east", "SELECT to_regclass('lost') IS NULL"), "t");
+}
+
+#[test]
+fn of_a_server_that_cannot_be_started_the_log_is_kept_and_the_rest_is_said() {
+    let pair = Pair::start();
+    let source = pair.part("CREATE TABLE lost AS SELECT 1 AS id");
+    pair.crash("east");
+    let settings = pair.data("east").join("postgresql.auto.conf");
+    let before = fs::read_to_string(&settings).unwrap();
+    fs::write(&settings, format!("{before}\nno_such_setting = 1\n")).unwrap();
+    let salvage = pair.salvage(7, &source).unwrap();
     assert!(salvage.diverged_at.is_some() && salvage.rows == 0, "{salvage:?}");
-    assert!(salvage.unread.iter().any(|said| said.contains("is not running")), "{salvage:?}");
+    assert!(salvage.unread.iter().any(|said| said.contains("could not be started aside")), "{salvage:?}");
     assert!(fs::read_dir(format!("{}/wal", salvage.folder.unwrap())).unwrap().count() > 0);
 }
