@@ -45,7 +45,10 @@ pub(crate) struct Which {
 pub(crate) struct Found {
     pub(crate) name: String,
     pub(crate) wiring: ArchiveWiring,
-    #[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "only buckets have one"))]
+    #[cfg_attr(
+        not(any(feature = "aws", feature = "gcp")),
+        expect(dead_code, reason = "only buckets have one")
+    )]
     endpoint: Option<String>,
 }
 
@@ -137,7 +140,7 @@ impl Found {
                 Ok(Arc::new(opened))
             }
             ArchivePlace::S3(bucket) => self.s3(bucket).await,
-            ArchivePlace::Gs(_) => Err(Failure::new(Exit::Config, "this lifeboat was built without gs")),
+            ArchivePlace::Gs(bucket) => self.gs(bucket),
         }
     }
 
@@ -164,6 +167,25 @@ impl Found {
     #[expect(clippy::unused_async, reason = "with the feature it waits")]
     async fn s3(&self, _: &lifeboat_config::Bucket) -> Result<Arc<dyn Store>, Failure> {
         Err(Failure::new(Exit::Config, "this lifeboat was built without s3"))
+    }
+
+    #[cfg(feature = "gcp")]
+    fn gs(&self, bucket: &lifeboat_config::Bucket) -> Result<Arc<dyn Store>, Failure> {
+        use lifeboat_gcp::gcs::{Bucket, Gcs, Identity};
+        let identity = match &self.wiring.credentials_file {
+            Some(file) => Identity::File(file.clone()),
+            // A server of one's own, without an account: for trying out.
+            None if self.endpoint.as_ref().is_some_and(|url| url.starts_with("http://")) => Identity::Nobody,
+            None => Identity::Instance(None),
+        };
+        let (name, prefix) = (bucket.name.clone(), bucket.prefix.clone());
+        let bucket = Bucket { name, prefix, endpoint: self.endpoint.clone(), identity };
+        Ok(Arc::new(Gcs::open(&bucket).map_err(|error| self.failed(&error.into()))?))
+    }
+
+    #[cfg(not(feature = "gcp"))]
+    fn gs(&self, _: &lifeboat_config::Bucket) -> Result<Arc<dyn Store>, Failure> {
+        Err(Failure::new(Exit::Config, "this lifeboat was built without gs"))
     }
 
     /// Its key.
