@@ -1,3 +1,5 @@
+//! What is sealed opens, whole and unchanged, in its own place; nothing else does.
+
 use super::*;
 
 fn ring() -> KeyRing {
