@@ -140,9 +140,13 @@ impl Lab {
         self.power_cycle(region).await?;
         let isolated = self.write_isolated(region, isolated).await?;
         if self.options.sites {
+            // A member of etcd is up once it is heard; the agent and the sentry start without a network, as the database did.
+            self.boot_etcd(region.into()).await?;
+            self.isolate(region.into(), Fault::Refuse);
             self.boot_site(region.into()).await?;
         }
         let before = self.last_sequence().await;
+        self.isolate(region.into(), Fault::None);
         self.to_region(region, Fault::None);
         let back_ms = now_ms();
         let streams_ms = self.streams_within(region, PATIENCE).await;

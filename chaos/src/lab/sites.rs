@@ -194,9 +194,7 @@ impl Lab {
     /// # Errors
     /// When something does not come up.
     pub async fn boot_site(&self, site: Site) -> Result<(), LabError> {
-        if process::within(&self.part(site, Part::Etcd))?.is_empty() {
-            self.etcd().restart(site, &self.nursery).await?;
-        }
+        self.boot_etcd(site).await?;
         if process::within(&self.part(site, Part::Agent))?.is_empty() {
             self.start_agent_at(site).await?;
         }
@@ -208,6 +206,14 @@ impl Lab {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Boots its member of etcd, unless it runs.
+    pub(super) async fn boot_etcd(&self, site: Site) -> Result<(), LabError> {
+        if process::within(&self.part(site, Part::Etcd))?.is_empty() {
+            self.etcd().restart(site, &self.nursery).await?;
+        }
+        Ok(())
     }
 
     fn sentries(&self) -> bool {

@@ -63,8 +63,9 @@ impl Cluster {
         self.path().join("data")
     }
 
+    /// Of the data, without its log.
     pub(crate) fn bytes(&self) -> u64 {
-        size(&self.data())
+        size(&self.data()) - size(&self.data().join("pg_wal"))
     }
 
     pub(crate) fn files(&self) -> usize {

@@ -126,14 +126,14 @@ impl<'a> Lifeboat<'a> {
         format!(
             "[agent]\nname = \"bench\"\nregion = \"west\"\nstate = \"{here}/state\"\nwitnesses = [\"127.0.0.1:1\", \"127.0.0.1:2\", \"127.0.0.1:3\"]\n\
              [[notify]]\nkind = \"log\"\n[[region]]\nname = \"east\"\n[[region]]\nname = \"west\"\n\
-             [authority]\nzone = \"bench.test.\"\nlisten = [\"127.0.0.1:1\"]\nnameservers = [\"ns.bench.test.\"]\n\
+             [authority]\nzone = \"bench.test.\"\nlisten = [\"127.0.0.1:1\"]\nnameservers = [\"ns.example.com.\"]\n\
              [[archive]]\nname = \"vault\"\nplace = \"{here}/archive\"\nkey_file = \"{here}/archive.key\"\n\
              [[workload]]\nname = \"shop\"\nprimary = \"east\"\nstandbys = [\"west\"]\n\
              [workload.objectives]\nrto = \"15m\"\nrpo = \"5m\"\n[workload.failover]\nmode = \"supervised\"\n\
              [[workload.database]]\nname = \"orders\"\nkind = \"postgres\"\ndbname = \"postgres\"\nuser = \"postgres\"\ntls = \"off\"\n\
              [workload.database.endpoint]\neast = \"127.0.0.1:{port}\"\nwest = \"127.0.0.1:1\"\n\
              [[workload.dns]]\nname = \"shop.bench.test.\"\nvia = \"authority\"\nttl = \"10s\"\n\
-             [workload.dns.target]\neast = [\"127.0.0.1\"]\nwest = [\"127.0.0.1\"]\n\
+             [workload.dns.target]\neast = [\"127.0.0.1\"]\nwest = [\"127.0.0.2\"]\n\
              [workload.canary]\nurl = \"http://shop.bench.test/health\"\n"
         )
     }
