@@ -230,6 +230,81 @@ impl Drop for Scene {
     }
 }
 
+/// lifeboat is the synchronous standby: what a client was told is committed is in the archive, whatever becomes of the host.
+#[test]
+fn nothing_that_waited_for_the_archive_is_lost_with_the_host() {
+    const CLIENTS: usize = 4;
+    let mut scene = Scene::start();
+    let config = scene.configuration().replace("piece_interval = \"100ms\"", "piece_interval = \"0s\"");
+    fs::write(scene.at("lifeboat.toml"), config).unwrap();
+    scene.done(&["archive", "init"]);
+    scene.ask(scene.port, "create table t(id serial primary key, said text)");
+    scene.done(&["backup", "run", "shop/orders"]);
+    let receiver =
+        scene.command(&["wal", "receive", "shop"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    scene.receiver = Some(receiver.unwrap());
+    scene.ask(scene.port, "alter system set synchronous_standby_names = 'lifeboat'");
+    scene.ask(scene.port, "select pg_reload_conf()");
+    scene.until("commits wait for it", || {
+        scene.ask(scene.port, "select sync_state from pg_stat_replication") == "sync"
+    });
+    let script = scene.at("insert.sql");
+    fs::write(&script, "insert into t(said) values (:client_id);\n").unwrap();
+    let (port, prefix) = (scene.port.to_string(), format!("--log-prefix={}", scene.text("told")));
+    let mut writers = as_servers_user(&programs().unwrap().join("pgbench"));
+    writers.args([
+        "-n",
+        "-h",
+        "127.0.0.1",
+        "-U",
+        "postgres",
+        "-p",
+        &port,
+        "-c",
+        &CLIENTS.to_string(),
+        "-T",
+        "600",
+    ]);
+    writers.args(["--log", &prefix, "-f"]).arg(&script).arg("postgres");
+    let mut writers = writers.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    scene.until("they write", || scene.ask(scene.port, "select count(*) > 1000 from t") == "t");
+
+    let postmaster = fs::read_to_string(scene.at("data/postmaster.pid")).unwrap();
+    let postmaster = postmaster.lines().next().unwrap();
+    // Both are gone at once: what was received and not stored is lost with the receiver.
+    let mut receiver = scene.receiver.take().unwrap();
+    receiver.kill().unwrap();
+    receiver.wait().unwrap();
+    let _ = Command::new("pkill").args(["-9", "-P", postmaster]).status();
+    assert!(Command::new("kill").args(["-9", postmaster]).status().unwrap().success());
+    let _ = writers.wait();
+    fs::remove_file(scene.at("data/postmaster.pid")).unwrap();
+    let logs = fs::read_dir(scene.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let logs = logs.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("told."));
+    let told: usize = logs.map(|path| fs::read_to_string(path).unwrap().lines().count()).sum();
+
+    let (place, key) = (scene.text("vault"), scene.text("vault.key"));
+    scene.done(&[
+        "restore",
+        "shop/orders",
+        "--target",
+        &scene.text("restored"),
+        "--place",
+        &place,
+        "--key",
+        &key,
+    ]);
+    fs::write(scene.at("restored/postgresql.auto.conf"), {
+        // It would wait for a standby that is not there any more.
+        let settings = fs::read_to_string(scene.at("restored/postgresql.auto.conf")).unwrap();
+        settings.replace("synchronous_standby_names = 'lifeboat'", "synchronous_standby_names = ''")
+    })
+    .unwrap();
+    let rows = scene.rows_of("restored");
+    let rows: usize = rows.split('|').next().unwrap().parse().unwrap();
+    assert!(told > 1000 && (told..=told + CLIENTS).contains(&rows), "{told} were told, {rows} are there");
+}
+
 #[test]
 fn a_database_is_back_row_by_row_from_the_archive_alone() {
     let mut scene = Scene::start();
