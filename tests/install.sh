@@ -9,7 +9,7 @@ say() { printf '%s\n' "$*" >&2; }
 case "${1:-}" in
     demo) wanted=(gcc libc6-dev postgresql protobuf-compiler libprotobuf-dev etcd-server etcd-client) ;;
     test) wanted=(gcc libc6-dev postgresql protobuf-compiler libprotobuf-dev etcd-server etcd-client openssl faketime bind9 bind9-dnsutils knot pdns-server pdns-backend-sqlite3 sqlite3 unbound patch xz-utils python3-venv) ;;
-    bench) wanted=(gcc libc6-dev postgresql protobuf-compiler libprotobuf-dev etcd-server etcd-client bind9 knot pdns-server pdns-backend-sqlite3 sqlite3 prometheus-blackbox-exporter) ;;
+    bench) wanted=(gcc libc6-dev postgresql protobuf-compiler libprotobuf-dev etcd-server etcd-client bind9 knot pdns-server pdns-backend-sqlite3 sqlite3 prometheus-blackbox-exporter pgbackrest) ;;
     *) say "usage: tests/install.sh demo|test|bench"; exit 2 ;;
 esac
 
