@@ -14,7 +14,7 @@ use lifeboat_core::names::{
 
 use crate::archive::ArchivePlace;
 use crate::document::NotifyKind;
-use crate::document::archive::From;
+use crate::document::archive::{From, Retention};
 use crate::document::authority::FixedKind;
 use crate::document::dns::KeyAlgorithm;
 use crate::document::probe::AskedKind;
@@ -254,6 +254,21 @@ pub struct RetentionWiring {
     pub monthly: u32,
     /// How old what nothing needs must be before it is removed.
     pub grace: Duration,
+}
+
+impl RetentionWiring {
+    /// What was written, or its defaults.
+    #[must_use]
+    pub fn of(kept: &Retention) -> Self {
+        Self {
+            window: kept.window.0,
+            hourly: kept.hourly,
+            daily: kept.daily,
+            weekly: kept.weekly,
+            monthly: kept.monthly,
+            grace: kept.grace.0,
+        }
+    }
 }
 
 /// The backups of a database to one archive.

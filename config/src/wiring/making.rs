@@ -137,7 +137,6 @@ fn authority(authority: &Authority) -> AuthorityWiring {
 }
 
 fn archive(archive: &Archive) -> ArchiveWiring {
-    let kept = &archive.retention;
     ArchiveWiring {
         place: archive.place.clone(),
         key_file: archive.key_file.as_path().to_owned(),
@@ -146,14 +145,7 @@ fn archive(archive: &Archive) -> ArchiveWiring {
         path_style: archive.path_style.unwrap_or_default(),
         access_key: file(archive.access_key_file.as_ref()).zip(file(archive.secret_key_file.as_ref())),
         credentials_file: file(archive.credentials_file.as_ref()),
-        retention: RetentionWiring {
-            window: kept.window.0,
-            hourly: kept.hourly,
-            daily: kept.daily,
-            weekly: kept.weekly,
-            monthly: kept.monthly,
-            grace: kept.grace.0,
-        },
+        retention: RetentionWiring::of(&archive.retention),
     }
 }
 

@@ -106,7 +106,6 @@ impl Which {
 }
 
 fn bare(place: ArchivePlace, key: &Path) -> ArchiveWiring {
-    let kept = Retention::default();
     ArchiveWiring {
         place,
         key_file: key.to_owned(),
@@ -115,14 +114,7 @@ fn bare(place: ArchivePlace, key: &Path) -> ArchiveWiring {
         path_style: true,
         access_key: None,
         credentials_file: None,
-        retention: RetentionWiring {
-            window: kept.window.0,
-            hourly: kept.hourly,
-            daily: kept.daily,
-            weekly: kept.weekly,
-            monthly: kept.monthly,
-            grace: kept.grace.0,
-        },
+        retention: RetentionWiring::of(&Retention::default()),
     }
 }
 
@@ -287,9 +279,25 @@ impl Chosen {
 
     /// What is at work on it and an archive has its files here.
     pub(crate) fn file(&self, kind: &str, archive: &str, last: &str) -> PathBuf {
-        let name = format!("{kind}.{}.{}.{archive}.{last}", self.workload, self.database);
-        self.config.wiring.agent.state.join("runs").join(name)
+        let runs = runs(&self.config.wiring);
+        runs.join(run_file(kind, &self.workload, &self.database, archive, last))
     }
+}
+
+/// Where what is at work on databases and archives has its files.
+pub(crate) fn runs(wiring: &Wiring) -> PathBuf {
+    wiring.agent.state.join("runs")
+}
+
+/// The name of such a file: who writes it and the agent that reads it must agree.
+pub(crate) fn run_file(
+    kind: &str,
+    workload: &WorkloadName,
+    database: &DatabaseName,
+    archive: &str,
+    last: &str,
+) -> String {
+    format!("{kind}.{workload}.{database}.{archive}.{last}")
 }
 
 /// Held for as long as something works on a database and an archive.

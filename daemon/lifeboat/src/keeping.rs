@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::archives::{run_file, runs};
 use child::Child;
 pub(crate) use state::BackupStatus;
 use state::{Finished, Receiving, read};
@@ -94,7 +95,7 @@ struct Told {
 impl Keeping {
     /// Everything that the configuration names.
     pub(crate) fn new(wiring: &Wiring, config: PathBuf, clock: Clock) -> Self {
-        let (mut all, runs) = (BTreeMap::new(), wiring.agent.state.join("runs"));
+        let (mut all, runs) = (BTreeMap::new(), runs(wiring));
         for (workload, written) in &wiring.workloads {
             for (database, known) in &written.databases {
                 for (archive, backup) in &known.backups {
@@ -173,7 +174,7 @@ impl Target<'_> {
     }
 
     fn file(&self, runs: &std::path::Path, kind: &str, last: &str) -> PathBuf {
-        runs.join(format!("{kind}.{}.{}.{}.{last}", self.workload, self.database, self.archive))
+        runs.join(run_file(kind, self.workload, self.database, self.archive, last))
     }
 }
 

@@ -35,6 +35,26 @@ pub(crate) struct Reception {
     pub(crate) piece_every: Duration,
 }
 
+impl Reception {
+    /// What stores that timeline; `oldest` is where it begins when the archive has nothing of it.
+    async fn writer(
+        &self,
+        archive: &Archive,
+        system: SystemIdentifier,
+        timeline: Timeline,
+        size: SegmentSize,
+        oldest: Lsn,
+    ) -> Result<WalWriter, Trouble> {
+        let options = WalOptions {
+            piece_every: self.piece_every,
+            oldest: Some(oldest),
+            clock: self.endpoint.clock,
+            ..WalOptions::default()
+        };
+        Ok(WalWriter::open(archive, system, timeline, size, options).await?)
+    }
+}
+
 /// How far it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Received {
@@ -129,16 +149,7 @@ async fn begin<'a>(archive: &'a Archive, from: &'a Reception) -> Result<Under<'a
         )));
     }
     let mut left_out = Vec::new();
-    let open = async |timeline, oldest| {
-        let options = WalOptions {
-            piece_every: from.piece_every,
-            oldest: Some(oldest),
-            clock,
-            ..WalOptions::default()
-        };
-        WalWriter::open(archive, system, timeline, size, options).await
-    };
-    let mut writer = open(timeline, kept).await?;
+    let mut writer = from.writer(archive, system, timeline, size, kept).await?;
     if let Some(end) = newest.and_then(|timeline| timeline.newest).filter(|end| end.lsn < writer.next()) {
         left_out.push((end.lsn, writer.next()));
     }
@@ -150,7 +161,7 @@ async fn begin<'a>(archive: &'a Archive, from: &'a Reception) -> Result<Under<'a
             timeline = identity.timeline;
             let at = Lsn::new(kept.get() / size.bytes() * size.bytes());
             left_out.push((begin, at));
-            writer = open(timeline, at.max(begin)).await?;
+            writer = from.writer(archive, system, timeline, size, at.max(begin)).await?;
             let mut again = Replication::connect(from.endpoint.clone()).await?;
             if from.slot.is_none() {
                 // The one before ended with its connection.
@@ -272,13 +283,7 @@ impl Under<'_> {
         let mut server = Replication::connect(self.from.endpoint.clone()).await?;
         let (_, text) = server.timeline_history(next).await?;
         put_history(self.archive, self.system, next, text, PATIENCE).await?;
-        let options = WalOptions {
-            piece_every: self.from.piece_every,
-            oldest: Some(at),
-            clock: self.clock(),
-            ..WalOptions::default()
-        };
-        self.writer = WalWriter::open(self.archive, self.system, next, self.size, options).await?;
+        self.writer = self.from.writer(self.archive, self.system, next, self.size, at).await?;
         self.timeline = next;
         let from = self.writer.next().min(at);
         Ok(self.stream.go_on_from(from)?)
